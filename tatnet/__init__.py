@@ -1,0 +1,47 @@
+"""tatnet: kernel-shaped deep networks without shortcuts or normalisation, in JAX.
+
+The core solves, once and on the host, for activations with which a network's
+kernel is well behaved at initialisation (TAT, DKS; EOC as the baseline):
+
+>>> topology = tatnet.chain(49)
+>>> activation = tatnet.transform_activation("leaky_relu", topology, tatnet.TAT(eta=0.9))
+>>> round(activation.negative_slope, 8), round(activation.output_scale, 8)
+(0.42590719, 1.30111918)
+"""
+
+import importlib.metadata
+
+from tatnet.activations import Activation, activation_names
+from tatnet.initializers import ScaledUniformOrthogonal, scaled_uniform_orthogonal
+from tatnet.maps import LocalMaps, LocalValues
+from tatnet.methods import DKS, EOC, TAT
+from tatnet.preprocessing import per_location_normalize
+from tatnet.topology import Topology, chain, identity, nonlinear, sequence, weighted_sum
+from tatnet.transform import cmap, transform_activation, transform_activations
+from tatnet.transformed import TransformedActivation, local_maps
+
+__version__ = importlib.metadata.version("tatnet")
+
+__all__ = [
+  "DKS",
+  "EOC",
+  "TAT",
+  "Activation",
+  "LocalMaps",
+  "LocalValues",
+  "ScaledUniformOrthogonal",
+  "Topology",
+  "TransformedActivation",
+  "activation_names",
+  "chain",
+  "cmap",
+  "identity",
+  "local_maps",
+  "nonlinear",
+  "per_location_normalize",
+  "scaled_uniform_orthogonal",
+  "sequence",
+  "transform_activation",
+  "transform_activations",
+  "weighted_sum",
+]

@@ -1,0 +1,105 @@
+"""Scaled uniform orthogonal weights, with Delta initialisation for convolutions."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+
+def scaled_uniform_orthogonal(
+  key: jax.Array,
+  shape: Sequence[int],
+  dtype: jnp.dtype = jnp.float32,
+  *,
+  scale: float = 1.0,
+  delta: bool = True,
+) -> jax.Array:
+  """A Haar-uniform orthogonal matrix, scaled so that a layer keeps q values.
+
+  A matrix ``[inputs, outputs]`` has orthonormal rows or columns times
+  ``max(sqrt(outputs / inputs), 1)``: q is kept exactly where inputs <= outputs and
+  in expectation otherwise. A convolution kernel ``[..., inputs, outputs]`` gets
+  the matrix at its centre tap and zeros elsewhere (Delta initialisation), so that
+  at initialisation every location is a fully connected net of its own.
+
+  Args:
+    key: a JAX random key.
+    shape: ``[inputs, outputs]``, or ``[*window, inputs, outputs]``. For a grouped
+      convolution inputs are those of one group; q is then kept in expectation.
+    dtype: float dtype of the result; the matrix is drawn in at least float32.
+    scale: factor on the weights. DKS and TAT need 1; EOC gives its `weight_scale`.
+    delta: False to make the whole kernel, flattened to a matrix, orthogonal.
+
+  Returns:
+    An array of the given shape and dtype.
+
+  Raises:
+    ValueError: fewer than two dimensions, a dimension below 1, a scale that is not
+      positive, or an even window with `delta`, which has no centre.
+    TypeError: a dtype that is not a float.
+
+  Reference:
+    Deep Kernel Shaping (arXiv 2110.01765), parameter distributions.
+
+  Example:
+    >>> w = tatnet.scaled_uniform_orthogonal(jax.random.key(0), (3, 3, 16, 64))
+    >>> bool(jnp.allclose(w[1, 1] @ w[1, 1].T, 4 * jnp.eye(16), atol=1e-5))
+    True
+  """
+  shape = tuple(shape)
+  if len(shape) < 2 or min(shape) < 1:
+    raise ValueError(
+      f"scaled_uniform_orthogonal got shape={shape}; expected [inputs, outputs] or [*window,"
+      " inputs, outputs] with positive sizes. Biases start at zero instead."
+    )
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise TypeError(f"scaled_uniform_orthogonal got dtype={dtype}; expected a float dtype.")
+  if not (math.isfinite(scale) and scale > 0):
+    raise ValueError(f"scaled_uniform_orthogonal got scale={scale}; expected a positive number.")
+  *window, inputs, outputs = shape
+  if window and not delta:
+    inputs *= math.prod(window)
+  gain = scale * max(math.sqrt(outputs / inputs), 1.0)
+  wide = jnp.promote_types(dtype, jnp.float32)
+  matrix = gain * jax.random.orthogonal(key, inputs, dtype=wide, m=outputs)
+  matrix = matrix.astype(dtype)
+  if not window or not delta:
+    return matrix.reshape(shape)
+  if any(size % 2 == 0 for size in window):
+    raise ValueError(
+      f"scaled_uniform_orthogonal got the window {tuple(window)} (shape {shape}); expected odd"
+      " sizes, since Delta initialisation fills the centre tap and an even window has none. Use"
+      " an odd window, or delta=False."
+    )
+  centre = tuple(size // 2 for size in window)
+  return jnp.zeros(shape, dtype).at[centre].set(matrix)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledUniformOrthogonal:
+  """Haiku initialiser form of `scaled_uniform_orthogonal`.
+
+  Attributes:
+    scale: factor on the weights; 1 for DKS and TAT.
+    delta: whether convolution kernels are zero but for their centre tap.
+
+  Example:
+    >>> def forward(x):
+    ...   return hk.Linear(64, w_init=tatnet.ScaledUniformOrthogonal())(x)
+    >>> params = hk.transform(forward).init(jax.random.key(0), jnp.ones([8, 16]))
+    >>> params["linear"]["w"].shape
+    (16, 64)
+  """
+
+  scale: float = 1.0
+  delta: bool = True
+
+  def __call__(self, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+    """Draws a weight inside `hk.transform`; raises as `scaled_uniform_orthogonal`."""
+    import haiku as hk  # the core works without Haiku
+
+    return scaled_uniform_orthogonal(
+      hk.next_rng_key(), shape, dtype, scale=self.scale, delta=self.delta
+    )

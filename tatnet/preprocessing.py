@@ -1,0 +1,95 @@
+"""Per-location normalisation (PLN): inputs with q = 1 at every location."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_MODES = ("one", "avg_q", "off")
+
+
+def per_location_normalize(
+  x: jax.Array | np.ndarray, homogeneous: str = "one", scale: float = 1.0
+) -> jax.Array:
+  """Divides every location by the root mean square over its channels.
+
+  Kernel shaping assumes q = 1 at the input of the network, for every image and
+  every location. A homogeneous coordinate appended before the division keeps the
+  length of the original vector recoverable, and gives all-zero locations
+  (frequent in CIFAR-10) a direction.
+
+  Args:
+    x: inputs ``[batch, *locations, channels]``; ``[batch]`` is taken as one channel.
+    homogeneous: "one" appends the coordinate 1; "avg_q" the root mean square of the
+      whole example; "off" appends none.
+    scale: factor on the homogeneous coordinate.
+
+  Returns:
+    An array with mean square 1 over the last axis, which has one more entry unless
+    `homogeneous` is "off"; float dtypes are kept.
+
+  Raises:
+    ValueError: an unknown mode, "avg_q" without a location axis, a scale that is
+      not positive, or (outside of jit) an all-zero location that nothing can
+      normalise.
+    TypeError: x is not a float array.
+
+  Reference:
+    Deep Kernel Shaping (arXiv 2110.01765), "Uniform q values via Per-Location
+    Normalization".
+
+  Example:
+    >>> tatnet.per_location_normalize(jnp.full((1, 2, 2, 3), 0.7), "avg_q").shape
+    (1, 2, 2, 4)
+  """
+  if homogeneous not in _MODES:
+    raise ValueError(
+      f"homogeneous={homogeneous!r}; expected one of {', '.join(map(repr, _MODES))}."
+    )
+  if not scale > 0:
+    raise ValueError(f"scale={scale}; expected a positive number, or homogeneous='off'.")
+  x = jnp.asarray(x)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    raise TypeError(
+      f"per_location_normalize got dtype {x.dtype}; expected floats. Convert images first:"
+      " x.astype(jnp.float32) / 255."
+    )
+  if homogeneous == "avg_q" and x.ndim < 3:
+    raise ValueError(
+      f"homogeneous='avg_q' got shape {x.shape}; expected [batch, *locations, channels]. Without a"
+      " location axis the coordinate would equal the vector's own length: use 'one' or 'off'."
+    )
+  if x.ndim < 2:
+    x = x[..., None]
+  if homogeneous == "off" and x.shape[-1] < 3:
+    warnings.warn(
+      f"per_location_normalize with homogeneous='off' and {x.shape[-1]} channel(s) keeps only"
+      f" {'the sign' if x.shape[-1] == 1 else 'one angle'} of each location; 'one' keeps all.",
+      stacklevel=2,
+    )
+  # 16-bit squares overflow or lose most of their digits.
+  wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+  if homogeneous != "off":
+    if homogeneous == "one":
+      coordinate = jnp.full((*wide.shape[:-1], 1), scale, wide.dtype)
+    else:
+      others = tuple(range(1, wide.ndim))
+      mean_square = jnp.mean(jnp.square(wide), axis=others, keepdims=True)
+      coordinate = jnp.broadcast_to(scale * jnp.sqrt(mean_square), (*wide.shape[:-1], 1))
+    wide = jnp.concatenate([wide, coordinate], axis=-1)
+  mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+  _check_not_zero(mean_square, homogeneous)
+  return (wide / jnp.sqrt(mean_square)).astype(x.dtype)
+
+
+def _check_not_zero(mean_square: jax.Array, homogeneous: str) -> None:
+  try:
+    zeros = int(np.sum(np.asarray(mean_square) == 0))
+  except jax.errors.TracerArrayConversionError:  # inside jit the values are not known
+    return
+  if zeros:
+    raise ValueError(
+      f"{zeros} location(s) are zero in all channels, and homogeneous={homogeneous!r} leaves them"
+      " without a direction; expected non-zero locations. Use homogeneous='one'."
+    )

@@ -1,0 +1,46 @@
+"""README, docs and docstrings: every example runs."""
+
+import doctest
+import importlib
+import pathlib
+import pkgutil
+import re
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tatnet
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+MODULES = ["tatnet", *(f"tatnet.{m.name}" for m in pkgutil.iter_modules(tatnet.__path__))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_of_page_runs(page, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.M | re.S)
+  assert blocks
+  namespace = {}
+  for block in blocks:
+    exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+  result = doctest.testmod(
+    importlib.import_module(name),
+    extraglobs={"tatnet": tatnet, "jax": jax, "jnp": jnp, "np": np, "hk": hk},
+  )
+  assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", tatnet.__all__)
+def test_public_name_is_documented(name):
+  documentation = getattr(tatnet, name).__doc__
+  assert documentation
+  if name not in ("LocalValues",):
+    assert "Example:" in documentation

@@ -1,0 +1,82 @@
+"""The installed package: what importing it does, and what it must not do."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parent.parent / "tatnet"
+
+IMPORT_ORDER = [
+  # Each module may import those before it.
+  {"derivatives", "quadrature", "roots"},
+  {"kernels", "activations", "nodes"},
+  {"maps", "topology"},
+  {"transformed", "methods"},
+  {"landscape", "moments", "rectifiers", "edge_of_chaos", "validation"},
+  {"solver"},
+  {"transform"},
+]
+
+
+def run(code: str) -> str:
+  return subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  ).stdout
+
+
+def test_import_touches_no_global_state():
+  code = """
+import os, sys, jax
+before = dict(os.environ), {k: getattr(jax.config, k) for k in ("jax_enable_x64", "jax_platforms")}
+import tatnet
+tatnet.transform_activation("tanh", tatnet.chain(10), tatnet.DKS())
+after = dict(os.environ), {k: getattr(jax.config, k) for k in ("jax_enable_x64", "jax_platforms")}
+print(before == after, "haiku" in sys.modules, "scipy" in sys.modules)
+"""
+  assert run(code).split() == ["True", "False", "False"]
+
+
+def test_importing_starts_no_backend():
+  code = """
+import jax, tatnet
+jax.config.update("jax_platforms", "no_such_platform")
+try:
+  jax.devices()
+except RuntimeError:
+  print("not started")
+"""
+  assert run(code).strip() == "not started"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_no_private_jax(path):
+  text = path.read_text()
+  assert "jax._src" not in text
+  assert "jax.core" not in text
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_library_neither_prints_nor_configures(path):
+  text = path.read_text()
+  code = "\n".join(
+    line for line in text.splitlines() if not line.lstrip().startswith((">>>", "..."))
+  )
+  for forbidden in ("print(", "config.update", "XLA_FLAGS", "np.random.seed", "os.environ"):
+    assert forbidden not in code
+
+
+@pytest.mark.parametrize("level", range(len(IMPORT_ORDER)))
+def test_imports_point_one_way(level):
+  allowed = set().union(*IMPORT_ORDER[:level])
+  for name in IMPORT_ORDER[level]:
+    lines = (PACKAGE / f"{name}.py").read_text().splitlines()
+    for line in lines:
+      if line.startswith("from tatnet import "):
+        imported = {part.strip() for part in line.removeprefix("from tatnet import ").split(",")}
+      elif line.startswith("from tatnet."):
+        imported = {line.split()[1].removeprefix("tatnet.")}
+      else:
+        continue
+      assert imported <= allowed, f"{name} imports {imported - allowed}"
