@@ -17,6 +17,7 @@ from tatnet.maps import LocalMaps, LocalValues
 from tatnet.methods import DKS, EOC, TAT
 from tatnet.preprocessing import per_location_normalize
 from tatnet.topology import Topology, chain, identity, nonlinear, sequence, weighted_sum
+from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, trace_apply
 from tatnet.transform import cmap, transform_activation, transform_activations
 from tatnet.transformed import TransformedActivation, local_maps
 
@@ -31,6 +32,8 @@ __all__ = [
   "LocalValues",
   "ScaledUniformOrthogonal",
   "Topology",
+  "TopologyError",
+  "TopologyWarning",
   "TransformedActivation",
   "activation_names",
   "chain",
@@ -39,8 +42,11 @@ __all__ = [
   "local_maps",
   "nonlinear",
   "per_location_normalize",
+  "placeholder",
   "scaled_uniform_orthogonal",
   "sequence",
+  "trace",
+  "trace_apply",
   "transform_activation",
   "transform_activations",
   "weighted_sum",

@@ -168,11 +168,18 @@ class Identity(Topology):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class WeightedSum(Topology):
-  """A sum of independent branches with squared weights adding to 1."""
+  """A sum of independent branches with squared weights adding to 1.
 
-  weights: tuple[float, ...]
+  Weights are compared to nine decimals: (1 - 0.8**2)**0.5 and 0.6 differ in the last bit.
+  """
+
+  weights: tuple[float, ...] = dataclasses.field(compare=False)
   branches: tuple[Topology, ...]
   where: str | None = dataclasses.field(default=None, compare=False)
+  rounded: tuple[float, ...] = dataclasses.field(init=False)
+
+  def __post_init__(self):
+    object.__setattr__(self, "rounded", tuple(round(abs(w), 9) for w in self.weights))
 
   def compose(self, x, r):
     return sum(

@@ -156,6 +156,8 @@ def weighted_sum(*terms: tuple[float, Topology], where: str | None = None) -> To
       f" 1, so that the sum keeps q values.{remedy}"
     )
   kept = [(w, b) for w, b in zip(weights, branches, strict=True) if w]
+  # A sum is the same in any order: shorter branches first.
+  kept.sort(key=lambda term: (term[1].num_nonlinear, -abs(term[0])))
   if len(kept) == 1:
     return kept[0][1]
   weights, branches = zip(*kept, strict=True)

@@ -1,0 +1,254 @@
+"""`trace` and `trace_apply`: from a model to its topology."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tatnet.nodes import Topology
+from tatnet.tracing import axes as axis_labels
+from tatnet.tracing.initial_values import uniform_outputs
+from tatnet.tracing.program import Reader, constant
+from tatnet.tracing.rules import RULES, activation, unknown
+from tatnet.tracing.signals import pooled, settle
+from tatnet.tracing.values import Data, Signal, Value, Weights
+
+
+def placeholder(x: jax.Array) -> jax.Array:
+  """Stands for the activation to be solved for while a model is traced.
+
+  `trace` passes it as the model's ``activation`` argument. Models that keep their
+  activation elsewhere, such as a Flax or Equinox module, are built with it before
+  `trace_apply`. It is no activation: run for real it gives NaN.
+
+  Args:
+    x: float array.
+
+  Returns:
+    An array like x.
+
+  Example:
+    >>> def apply(params, x):
+    ...   return tatnet.placeholder(x @ params) @ params.T
+    >>> import warnings
+    >>> try:
+    ...   tatnet.trace_apply(apply, jnp.ones([8, 8]), jnp.ones([4, 8]))
+    ... except tatnet.TopologyError as error:
+    ...   print(error.findings[0].kind)
+    tied weights
+  """
+  return _marked(x)
+
+
+_MARKER = "tatnet_placeholder"
+
+
+def _nothing(x):
+  return x * jnp.nan
+
+
+_nothing.__name__ = _MARKER
+_marked = jax.jit(_nothing)
+
+
+def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
+  """Reads the topology of an untransformed Haiku function from its program.
+
+  The function is traced abstractly: nothing of the model's size is allocated or
+  computed. Whatever breaks the rules of kernel shaping is reported at once, with
+  its place in the model and a remedy.
+
+  Args:
+    forward: a function as one passes to `hk.transform` or
+      `hk.transform_with_state`. If it takes ``activation``, calls of that argument
+      are the layers to be solved for; any other nonlinearity in it is a layer
+      that keeps its own map.
+    *inputs: its positional arguments: arrays or `jax.ShapeDtypeStruct`, the batch
+      first. Float arrays are the signal and are taken to have q = 1.
+    **kwargs: further keyword arguments, passed as they are.
+
+  Returns:
+    A `Topology` from the inputs to the output. Of several outputs the one with
+    the most nonlinear layers.
+
+  Raises:
+    TopologyError: the model breaks the rules; lists every finding.
+
+  Warns:
+    TopologyWarning: something outside the theory but tolerated (max pooling).
+
+  Reference:
+    Deep Kernel Shaping (arXiv 2110.01765), requirements on the network and
+    extended maps.
+
+  Example:
+    >>> def forward(images, activation):
+    ...   x = hk.Conv2D(16, 3)(images)
+    ...   for _ in range(2):
+    ...     x = 0.6 * x + 0.8 * hk.Conv2D(16, 3)(activation(x))
+    ...   return hk.Linear(10)(x.mean(axis=(1, 2)))
+    >>> tatnet.trace(forward, jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)).num_nonlinear
+    2
+  """
+  import haiku as hk  # the core works without Haiku
+
+  if not callable(forward) or hasattr(forward, "init"):
+    raise TypeError(
+      f"trace got {forward!r}; expected the function before hk.transform. For a transformed or any"
+      " other pure function use tatnet.trace_apply(apply, params, *inputs)."
+    )
+  if _takes_activation(forward):
+    kwargs = {"activation": placeholder, **kwargs}
+  network = hk.transform_with_state(lambda *args: forward(*args, **kwargs))
+
+  def read(wide: bool) -> Topology:
+    key = jax.random.key(0)
+    abstract = _abstract(inputs, wide)
+    program, shapes = jax.make_jaxpr(network.init, return_shape=True)(key, *abstract)
+    starts = uniform_outputs(program)
+    values = [
+      Data("state") if path[0].idx == 1 else Weights(frozenset({_name(path[1:])}), start)
+      for (path, _), start in zip(_leaves(shapes), starts, strict=True)
+    ]
+
+    def apply(parameters, *args):
+      return network.apply(*parameters, key, *args)[0]
+
+    return _read(apply, shapes, values, abstract, batch_axis=0)
+
+  return _in_double_precision(read)
+
+
+def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | None = 0) -> Topology:
+  """Reads the topology of any pure JAX function: plain JAX, Flax, Equinox.
+
+  The rules are those of `trace`. Parameters given as arrays tell their initial
+  values; of those given as `jax.ShapeDtypeStruct` biases are taken to start at 0
+  and gains at 1.
+
+  Args:
+    apply: ``apply(params, *inputs)``. If it takes ``activation`` it is passed
+      `placeholder`; else build the model with `placeholder` for the activation to
+      be solved for.
+    params: any pytree of arrays or shapes. Leaves whose path names "batch_stats"
+      are running statistics.
+    *inputs: arrays or shapes.
+    batch_axis: the axis of the inputs that holds the examples; None for a
+      function of a single example.
+
+  Returns:
+    A `Topology`.
+
+  Raises:
+    TopologyError: the model breaks the rules; lists every finding.
+
+  Example:
+    >>> def apply(params, x, activation):
+    ...   for w in params:
+    ...     x = activation(x @ w)
+    ...   return x
+    >>> shape = jax.ShapeDtypeStruct((16, 16), jnp.float32)
+    >>> tatnet.trace_apply(apply, [shape] * 3, shape)
+    3 x nonlinear  [<doctest tatnet.tracing.api.trace_apply[0]>:3 (apply)]
+  """
+  if not callable(apply):
+    raise TypeError(f"trace_apply got {apply!r}; expected a function apply(params, *inputs).")
+  options = {"activation": placeholder} if _takes_activation(apply) else {}
+  values = [_parameter(_name(path), leaf) for path, leaf in _leaves(params)]
+
+  def read(wide: bool) -> Topology:
+    shapes, abstract = _abstract(params, wide), _abstract(inputs, wide)
+    return _read(lambda p, *args: apply(p, *args, **options), shapes, values, abstract, batch_axis)
+
+  return _in_double_precision(read)
+
+
+def _in_double_precision(read: Callable[[bool], Topology]) -> Topology:
+  """Traces in float64, where constants are exact; as given if the model insists on its dtypes."""
+  with jax.enable_x64(True):
+    try:
+      program = read(True)
+    except TypeError:
+      program = None
+  return program() if program is not None else read(False)()
+
+
+def _read(apply, params, values: list[Value], inputs, batch_axis: int | None) -> Callable:
+  """Traces now, under the caller's precision; interprets when called."""
+  program = jax.make_jaxpr(apply)(params, *inputs)
+
+  def interpret() -> Topology:
+    reader = Reader(RULES, unknown, _MARKER, activation)
+    arguments = [_input(reader, leaf, batch_axis) for leaf in jax.tree.leaves(inputs)]
+    outputs = reader.run(program, [*values, *arguments])
+    topology = _topology(reader, outputs)
+    reader.findings.report()
+    return topology
+
+  return interpret
+
+
+def _topology(reader: Reader, outputs: list[Value]) -> Topology:
+  from tatnet.tracing.program import Equation
+
+  end = Equation("output", [], [], [], {}, "the output", 1e-6)
+  found = []
+  for value in map(pooled, outputs):
+    if isinstance(value, Signal):
+      node, factor = settle(reader, value, end)
+      reader.network.consume_sum(node, factor, end.tolerance)
+      found.append(node.topology_from(reader.network.input))
+  if not found:
+    reader.findings.report()
+    raise ValueError(
+      "No output of the traced function depends on its float inputs; expected a network that maps"
+      " inputs to outputs. Pass the images (or features) as positional arguments."
+    )
+  return max(found, key=lambda topology: topology.num_nonlinear)
+
+
+def _input(reader: Reader, leaf: Any, batch_axis: int | None) -> Value:
+  if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    return Data("input" if jnp.issubdtype(leaf.dtype, jnp.integer) else "array")
+  return Signal(reader.network.input, 1.0, axis_labels.of_input(len(leaf.shape), batch_axis))
+
+
+def _parameter(name: str, leaf: Any) -> Value:
+  if "batch_stats" in name:
+    return Data("state")
+  if isinstance(leaf, jax.ShapeDtypeStruct):
+    return Weights(frozenset({name}), certain=False)
+  known = constant(leaf)
+  value = getattr(known, "value", None)
+  return Weights(frozenset({name}), value)
+
+
+def _abstract(tree: Any, wide: bool) -> Any:
+  """Shapes of a tree of arrays; floats of 32 bits become 64 bits if asked."""
+
+  def shape_of(leaf):
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+      leaf = np.asarray(leaf)
+    dtype = jnp.float64 if wide and leaf.dtype == jnp.float32 else leaf.dtype
+    return jax.ShapeDtypeStruct(leaf.shape, dtype)
+
+  return jax.tree.map(shape_of, tree)
+
+
+def _leaves(tree: Any):
+  return jax.tree_util.tree_flatten_with_path(tree)[0]
+
+
+def _name(path) -> str:
+  return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def _takes_activation(function: Callable) -> bool:
+  try:
+    parameters = inspect.signature(function).parameters
+  except (TypeError, ValueError):
+    return False
+  return "activation" in parameters

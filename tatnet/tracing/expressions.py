@@ -1,0 +1,190 @@
+"""Elementwise functions as the model wrote them: small trees of JAX primitives.
+
+An expression is a function of one variable, the signal entering it. It is
+hashable by structure, so equal layers have equal activations, and callable, so
+the core can treat it like any user's function.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from tatnet.activations import ACTIVATIONS, Activation
+from tatnet.transformed import TransformedActivation, as_transformed
+
+# Elementwise primitives, all of them public functions of jax.lax.
+_PRIMITIVES = {
+  name: getattr(lax, function)
+  for name, function in {
+    **{n: n for n in (
+      "abs", "acos", "acosh", "add", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil",
+      "clamp", "cos", "cosh", "digamma", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2",
+      "expm1", "floor", "ge", "gt", "integer_pow", "is_finite", "le", "lgamma", "log", "log1p",
+      "logistic", "lt", "max", "min", "mul", "ne", "neg", "nextafter", "pow", "rem", "round",
+      "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh",
+    )},
+    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "not": "bitwise_not",
+    "add_any": "add",
+  }.items()
+}  # fmt: skip
+ELEMENTWISE = frozenset(_PRIMITIVES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+  """A primitive applied to expressions, constants and the variable.
+
+  Attributes:
+    primitive: name of the primitive; "variable" for the variable itself.
+    arguments: expressions or floats.
+    options: the parameters that the primitive needs, as sorted pairs.
+  """
+
+  primitive: str
+  arguments: tuple["Expression | float", ...] = ()
+  options: tuple[tuple[str, Any], ...] = ()
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """Evaluates the expression on a float array."""
+    if self.primitive == "variable":
+      return x
+    arguments = [
+      a(x) if isinstance(a, Expression) else jax.numpy.full_like(x, a) for a in self.arguments
+    ]
+    if self.primitive == "select_n" and arguments[0].dtype != bool:
+      arguments[0] = arguments[0] != 0
+    return _PRIMITIVES[self.primitive](*arguments, **dict(self.options))
+
+  def of(self, inner: "Expression") -> "Expression":
+    """This expression with another in place of its variable."""
+    if self.primitive == "variable":
+      return inner
+    arguments = tuple(a.of(inner) if isinstance(a, Expression) else a for a in self.arguments)
+    return dataclasses.replace(self, arguments=arguments)
+
+
+VARIABLE = Expression("variable")
+
+
+def apply(
+  primitive: str, arguments: tuple[Expression | float, ...], parameters: dict
+) -> Expression:
+  """The primitive of an equation, applied to expressions and constants."""
+  needed = {"integer_pow": ("y",), "round": ("rounding_method",)}.get(primitive, ())
+  return Expression(primitive, arguments, tuple((key, parameters[key]) for key in needed))
+
+
+def scaled(expression: Expression, factor: float) -> Expression:
+  """factor * expression."""
+  return expression if factor == 1 else Expression("mul", (expression, factor))
+
+
+def evaluate(function: Callable[[jax.Array], jax.Array], x: np.ndarray) -> np.ndarray:
+  """Values in float64, whatever the process's own setting."""
+  with jax.enable_x64(True):
+    return np.asarray(function(jax.numpy.asarray(np.asarray(x, np.float64))), np.float64)
+
+
+@functools.lru_cache(maxsize=1024)
+def as_line(expression: Expression) -> tuple[float, float] | None:
+  """(slope, offset) if the expression is a straight line, else None."""
+  x = np.linspace(-7.0, 7.0, 57)
+  y = evaluate(expression, x)
+  if not np.isfinite(y).all():
+    return None
+  slope = (y[-1] - y[0]) / (x[-1] - x[0])
+  offset = y[28]
+  scale = np.max(np.abs(y)) or 1.0
+  if np.max(np.abs(y - slope * x - offset)) > 1e-9 * scale:
+    return None
+  return float(slope), float(offset) if abs(offset) > 1e-12 * scale else 0.0
+
+
+@functools.lru_cache(maxsize=1024)
+def as_unit_layer(expression: Expression, scale: float) -> tuple[TransformedActivation, float]:
+  """A nonlinear expression of ``scale * unit-q signal`` as a layer of unit q.
+
+  Returns:
+    The activation, which maps a signal of q = 1 to one of q = 1, and the factor
+    by which it must be multiplied to give the expression's values.
+  """
+  slopes = _as_rectifier(expression)
+  if slopes is not None:
+    right, left = slopes
+    gain = math.sqrt((right**2 + left**2) / 2)
+    return _rectifier(left / right, right / gain), gain * scale
+  base = _as_named(expression)
+  if base is None:
+    name = "elementwise"
+    base = TransformedActivation(name, base=Activation(expression, find_kinks(expression), name))
+  if scale != 1:
+    base = dataclasses.replace(base, input_scale=scale)
+  gain = math.sqrt(base.maps.Q(1.0))
+  return dataclasses.replace(base, output_scale=1 / gain), gain
+
+
+def _rectifier(negative_slope: float, gain: float) -> TransformedActivation:
+  if negative_slope == 0:
+    return TransformedActivation("relu", output_scale=gain)
+  return TransformedActivation("leaky_relu", negative_slope=negative_slope, output_scale=gain)
+
+
+def _as_rectifier(expression: Expression) -> tuple[float, float] | None:
+  """Slopes to the right and left of 0 if the expression is linear on both sides of it."""
+  x = np.linspace(0.0, 7.0, 57)
+  right, left = evaluate(expression, x), evaluate(expression, -x)
+  if not (np.isfinite(right).all() and np.isfinite(left).all()) or right[-1] == 0:
+    return None
+  slopes = right[-1] / 7, -left[-1] / 7
+  misfit = max(np.max(np.abs(right - slopes[0] * x)), np.max(np.abs(left + slopes[1] * x)))
+  return (float(slopes[0]), float(slopes[1])) if misfit < 1e-9 * abs(right[-1]) else None
+
+
+def _as_named(expression: Expression) -> TransformedActivation | None:
+  """The named activation that has the expression's values."""
+  x = np.linspace(-7.0, 7.0, 57)
+  values = evaluate(expression, x)
+  for activation in ACTIVATIONS.values():
+    if np.allclose(values, activation.jet(x)[0], rtol=1e-9, atol=1e-11):
+      return as_transformed(activation)
+  return None
+
+
+@functools.lru_cache(maxsize=1024)
+def find_kinks(expression: Expression) -> tuple[float, ...]:
+  """Points in [-12, 12] at which a max, a comparison or the like changes sides."""
+  grid = np.linspace(-12.0, 12.0, 4002)
+  kinks: set[float] = set()
+  for switch in dict.fromkeys(_switches(expression)):
+    values = evaluate(switch, grid)
+    for i in np.flatnonzero(values[1:] * values[:-1] < 0):
+      low, high = grid[i], grid[i + 1]
+      side = np.sign(values[i])
+      for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (
+          (middle, high) if np.sign(evaluate(switch, middle[None])[0]) == side else (low, middle)
+        )
+      kinks.add(round((low + high) / 2, 12) + 0.0)
+  return tuple(sorted(kinks))
+
+
+def _switches(expression: Expression):
+  """Expressions whose zeros are where a piecewise primitive changes its piece."""
+  arguments = expression.arguments
+  if expression.primitive in ("max", "min", "eq", "ne", "lt", "le", "gt", "ge"):
+    yield Expression("sub", arguments)
+  elif expression.primitive in ("abs", "sign") and isinstance(arguments[0], Expression):
+    yield arguments[0]
+  elif expression.primitive == "clamp":
+    yield Expression("sub", arguments[:2])
+    yield Expression("sub", arguments[1:])
+  for argument in arguments:
+    if isinstance(argument, Expression):
+      yield from _switches(argument)

@@ -1,0 +1,256 @@
+"""The network under the model: nodes of unit q, and how signals combine into them.
+
+A node is a signal normalised to q = 1, given by its parent and the piece of
+topology between the two. A sum or a concatenation has as its parent the last
+node that all its branches come from, so following parents from the output to the
+input spells out the network as a sequence of pieces.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+
+from tatnet.nodes import Topology
+from tatnet.topology import identity, nonlinear, sequence, weighted_sum
+from tatnet.tracing.findings import Findings
+
+_serial = itertools.count()
+
+
+@dataclasses.dataclass(eq=False)
+class Node:
+  """A unit-q signal of the network.
+
+  Attributes:
+    kind: "input", "affine", "nonlinear", "sum", "concatenation" or "normalised".
+    parent: the node before, None for the input.
+    piece: topology from the parent to here.
+    terms: for sums and concatenations, pairs (node, coefficient on its unit signal).
+    leaves: names of the parameters that an affine map uses.
+    place: where in the model.
+    made_with: factor on the unit signal when a sum was formed.
+    corrected: factor by which a sum that was reported as not normalised is too
+      large; what follows is read as if it had been mended.
+    consumed: whether anything but another sum has used the node.
+  """
+
+  kind: str
+  parent: "Node | None" = None
+  piece: Topology = dataclasses.field(default_factory=identity)
+  terms: tuple[tuple["Node", float], ...] = ()
+  leaves: frozenset[str] = frozenset()
+  place: str = ""
+  made_with: float = 1.0
+  corrected: float = 1.0
+  consumed: bool = False
+  depth: int = 0
+
+  def __post_init__(self):
+    self.serial = next(_serial)
+    self.depth = 0 if self.parent is None else self.parent.depth + 1
+
+  @property
+  def sources(self) -> tuple["Node", ...]:
+    """The nodes that this one is made of."""
+    if self.terms:
+      return tuple(node for node, _ in self.terms)
+    return () if self.parent is None else (self.parent,)
+
+  @functools.cached_property
+  def all_leaves(self) -> frozenset[str]:
+    """Parameters used anywhere between the input and here."""
+    return self.leaves.union(*(source.all_leaves for source in self.sources))
+
+  @functools.cached_property
+  def is_gaussian(self) -> bool:
+    """Whether random weights were applied since the last nonlinearity or the input.
+
+    One such branch makes a sum count: a ResNet of version 1 adds to the output of
+    a nonlinearity, and its authors' maps treat the sum as Gaussian.
+    """
+    if self.kind == "affine":
+      return True
+    if self.kind in ("input", "nonlinear"):
+      return False
+    enough = any if self.kind == "sum" else all
+    return enough(source.is_gaussian for source in self.sources)
+
+  def topology_from(self, ancestor: "Node") -> Topology:
+    """The network between an ancestor and this node."""
+    pieces, node = [], self
+    while node is not ancestor:
+      pieces.append(node.piece)
+      node = node.parent
+    return sequence(*reversed(pieces))
+
+
+class Network:
+  """Builds nodes and keeps what must be known across the model."""
+
+  def __init__(self, findings: Findings):
+    self.findings = findings
+    self.input = Node("input", place="input")
+    self._used: dict[str, str] = {}
+    self._nonlinear: dict[tuple, Node] = {}
+
+  def affine(self, node: Node, leaves: frozenset[str], place: str) -> Node:
+    """Multiplication by weights; parameters that were used before are reported."""
+    node.consumed = True
+    tied = sorted(leaf for leaf in leaves if leaf in self._used)
+    if tied:
+      self.findings.error(
+        "tied weights",
+        place,
+        f"the parameter {tied[0]} was already used at {self._used[tied[0]]}",
+        "give each layer weights of its own: kernel shaping takes the weights of different layers"
+        " as independent.",
+      )
+    for leaf in leaves:
+      self._used.setdefault(leaf, place)
+    return Node("affine", node, leaves=leaves, place=place)
+
+  def nonlinear(self, node: Node, activation, key, place: str) -> Node:
+    """An elementwise function; `key` tells whether the same one was applied before."""
+    node.consumed = True
+    known = self._nonlinear.get((node.serial, key))
+    if known is not None:
+      return known
+    if not node.is_gaussian:
+      before = "the raw input" if _reaches_input(node) else "the output of a nonlinearity"
+      self.findings.error(
+        "nonlinearity without weights before it",
+        place,
+        f"it is applied to {before}, with no linear or convolutional layer between",
+        "put a layer with random weights before it; only then are its inputs Gaussian, as C maps"
+        " assume.",
+      )
+    result = Node("nonlinear", node, nonlinear(activation, where=place), place=place)
+    self._nonlinear[node.serial, key] = result
+    return result
+
+  def normalised(self, node: Node, place: str) -> Node:
+    """Layer normalisation and its kin: the same angles, q = 1."""
+    node.consumed = True
+    return Node("normalised", node, place=place)
+
+  def concatenation(self, parts: list[tuple[Node, float, int]], place: str) -> tuple[Node, float]:
+    """Parts (node, coefficient, channels) side by side; the node and its factor."""
+    channels = sum(count for _, _, count in parts)
+    q = sum(count * coefficient**2 for _, coefficient, count in parts) / channels
+    weights = [c * math.sqrt(n / channels / q) if q else 0.0 for _, c, n in parts]
+    nodes = [node for node, _, _ in parts]
+    for node in nodes:
+      node.consumed = True
+    return self._join("concatenation", nodes, weights, place), math.sqrt(q)
+
+  def add(self, terms: list[tuple[Node, float]], place: str) -> tuple[Node, float]:
+    """A weighted sum of unit signals; the node and its factor.
+
+    Sums that nothing else has used are taken apart first, so that a sum of three
+    is one sum, and so are those that share a term.
+    """
+    merged: dict[Node, float] = {}
+    queue = list(terms)
+    while queue:
+      node, coefficient = queue.pop(0)
+      others = {n for n, _ in queue} | set(merged)
+      inner = {n for n, _ in node.terms} if node.kind == "sum" else set()
+      if inner and (not node.consumed or inner & others):
+        queue = [(n, coefficient * c) for n, c in node.terms] + queue
+      else:
+        merged[node] = merged.get(node, 0.0) + coefficient
+    kept = {node: c for node, c in merged.items() if c}
+    if len(kept) < 2:
+      ((node, coefficient),) = kept.items() or ((next(iter(merged)), 0.0),)
+      return node, coefficient
+    factor = math.sqrt(sum(c**2 for c in kept.values()))
+    nodes, weights = list(kept), [c / factor for c in kept.values()]
+    self._check_independent(nodes, place)
+    node = self._join("sum", nodes, weights, place)
+    node.made_with = factor
+    return node, factor
+
+  def consume_sum(self, node: Node, factor: float, tolerance: float) -> float:
+    """Reports a sum that is used with q other than 1; returns the factor to go on with."""
+    node.consumed = True
+    if node.kind != "sum" or abs(factor - 1) <= tolerance:
+      return factor
+    weights = [factor * weight for _, weight in node.terms]
+    self.findings.error(
+      "sum not normalised",
+      node.place,
+      f"its terms have the weights {_numbers(weights)}, whose squares add to {factor**2:.4g}",
+      f"use constant weights whose squares add to 1, such as {_numbers([w / factor for w in weights])}.",
+    )
+    node.corrected *= factor
+    return 1.0
+
+  def _join(self, kind: str, nodes: list[Node], weights: list[float], place: str) -> Node:
+    ancestor = functools.reduce(_common_ancestor, nodes)
+    branches = [(w, n.topology_from(ancestor)) for w, n in zip(weights, nodes, strict=True)]
+    if kind == "concatenation" and len({branch for _, branch in branches}) == 1:
+      piece = branches[0][1]
+    else:
+      piece = weighted_sum(*branches, where=place)
+    terms = tuple(zip(nodes, weights, strict=True))
+    return Node(kind, ancestor, piece, terms=terms, place=place)
+
+  def _check_independent(self, nodes: list[Node], place: str) -> None:
+    for first, second in itertools.combinations(nodes, 2):
+      if _independent(first, second):
+        continue
+      shared = _last_leaves(first) & _last_leaves(second)
+      if shared:
+        what = f"two of its branches end with the same weights, {min(shared)}"
+        remedy = "give each branch weights of its own, so that the branches are independent."
+      else:
+        what = "two of its branches are not independent: neither ends with weights of its own"
+        remedy = (
+          "end all branches but one with a linear or convolutional layer, without an activation."
+        )
+      self.findings.error("dependent branches", place, what, remedy)
+      return
+
+
+def _common_ancestor(a: Node, b: Node) -> Node:
+  while a is not b:
+    if a.depth >= b.depth:
+      a = a.parent
+    else:
+      b = b.parent
+  return a
+
+
+def _independent(a: Node, b: Node) -> bool:
+  """Whether the mean product of two signals vanishes for random weights."""
+  if a is b:
+    return False
+  for one, other in ((a, b), (b, a)):
+    if one.kind == "affine" and one.leaves and not one.leaves & other.all_leaves:
+      return True
+  for one, other in ((a, b), (b, a)):
+    if one.terms:
+      return all(_independent(term, other) for term in one.sources)
+    if one.kind == "normalised":
+      return _independent(one.parent, other)
+  return False
+
+
+def _last_leaves(node: Node) -> frozenset[str]:
+  """Parameters of the affine maps at the end of a signal."""
+  if node.kind == "affine":
+    return node.leaves
+  if node.kind in ("input", "nonlinear"):
+    return frozenset()
+  return frozenset().union(*(_last_leaves(source) for source in node.sources))
+
+
+def _reaches_input(node: Node) -> bool:
+  if node.kind in ("affine", "nonlinear"):
+    return False
+  return node.kind == "input" or any(_reaches_input(source) for source in node.sources)
+
+
+def _numbers(values: list[float]) -> str:
+  return ", ".join(f"{value:.4g}" for value in values)

@@ -1,0 +1,132 @@
+"""Rules for primitives that only rearrange entries."""
+
+import dataclasses
+import math
+
+from tatnet.tracing import axes as axis_labels
+from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
+from tatnet.tracing.signals import linear, pooled
+from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
+
+
+def unchanged(reader: Reader, seen: Equation) -> list[Value]:
+  """Casts, copies, shardings: the value is the same."""
+  del reader
+  return list(seen.inputs[: len(seen.out_shapes)])
+
+
+def rearranged(reader: Reader, seen: Equation) -> list[Value]:
+  """One array in another arrangement: the first operand decides."""
+  del reader
+  value = seen.inputs[0]
+  if isinstance(value, Unreadable):
+    return unreadable(seen)
+  if isinstance(value, Known):
+    return [value for _ in seen.out_shapes]
+  if not isinstance(value, (Signal, Statistic)):
+    return [
+      value if isinstance(value, (Weights, Data)) else without_signal(seen)[0]
+      for _ in seen.out_shapes
+    ]
+  old = seen.in_shapes[0]
+  results = []
+  for index, new in enumerate(seen.out_shapes):
+    axes = _axes_after(seen, value.axes, old, new)
+    if isinstance(value, Statistic):
+      inner = value.pooled and _moved(value.pooled, axes, seen, old, new, index)
+      results.append(dataclasses.replace(value, axes=axes, pooled=inner))
+    else:
+      results.append(_moved(value, axes, seen, old, new, index))
+  return results
+
+
+def _axes_after(seen: Equation, axes, old, new):
+  parameters = seen.parameters
+  if seen.name == "transpose":
+    return tuple(axes[i] for i in parameters["permutation"])
+  if seen.name == "broadcast_in_dim":
+    return axis_labels.broadcast(axes, len(new), parameters["broadcast_dimensions"])
+  if seen.name in ("squeeze", "unstack"):
+    over = parameters["dimensions"] if seen.name == "squeeze" else (parameters["axis"],)
+    return axis_labels.reduced(axes, tuple(over))
+  if (math.prod(old) == math.prod(new) and len(old) != len(new)) or seen.name == "reshape":
+    return axis_labels.reshaped(axes, old, new)
+  return axes
+
+
+def _moved(signal: Signal, axes, seen: Equation, old, new, index: int) -> Signal:
+  """The signal with one more entry in its layout; what undoes the last one removes it."""
+  layout = signal.layout
+  if math.prod(old) == math.prod(new) and seen.name != "transpose" and seen.name not in ("rev",):
+    before = old
+    if layout and layout[-1][0] == "reshape":
+      before, layout = layout[-1][1], layout[:-1]
+    if before != new:
+      layout = (*layout, ("reshape", before, new))
+  elif seen.name == "transpose":
+    permutation = tuple(seen.parameters["permutation"])
+    if layout and layout[-1][0] == "transpose":
+      permutation = tuple(layout[-1][1][i] for i in permutation)
+      layout = layout[:-1]
+    if permutation != tuple(range(len(permutation))):
+      layout = (*layout, ("transpose", permutation))
+  else:
+    details = tuple(sorted((k, str(v)) for k, v in seen.parameters.items() if k != "sharding"))
+    layout = (*layout, (seen.name, details, index))
+  return dataclasses.replace(signal, axes=axes, layout=layout)
+
+
+def pad(reader: Reader, seen: Equation) -> list[Value]:
+  """Zeros around an image change nothing; zero channels dilute q."""
+  value = pooled(seen.inputs[0])
+  if not isinstance(value, Signal):
+    return unreadable(seen) if is_signal(value) else without_signal(seen)
+  signal = linear(reader, value, seen)
+  share = 1.0
+  for axis, before, after in zip(signal.axes, seen.in_shapes[0], seen.out_shapes[0], strict=True):
+    if axis == "f" and after > before > 0:
+      share *= before / after
+  layout = (*signal.layout, ("pad", str(seen.parameters["padding_config"])))
+  return [dataclasses.replace(signal, scale=signal.scale * math.sqrt(share), layout=layout)]
+
+
+def concatenate(reader: Reader, seen: Equation) -> list[Value]:
+  """Parts side by side: along channels an average of their maps."""
+  values = [pooled(value) for value in seen.inputs]
+  signals = [value for value in values if isinstance(value, Signal)]
+  if not signals:
+    return unreadable(seen) if any(map(is_signal, values)) else _concatenated(seen, values)
+  if any(isinstance(value, Unreadable) for value in values):
+    return unreadable(seen)
+  axis = seen.parameters["dimension"]
+  first = signals[0]
+  if len(signals) < len(values) and first.node.kind not in ("input", "normalised"):
+    reader.findings.error(
+      "concatenation with constants",
+      seen.place,
+      "a signal is concatenated with parameters or constants",
+      "append them to the raw input only, as tatnet.per_location_normalize does.",
+    )
+  if all(_same(first, other) for other in signals):
+    layout = (*first.layout, ("concatenate", seen.place))
+    return [dataclasses.replace(first, layout=layout)]
+  settled = [linear(reader, signal, seen) for signal in signals]
+  sizes = [s[axis] for v, s in zip(values, seen.in_shapes, strict=True) if isinstance(v, Signal)]
+  parts = [(s.node, s.coefficient, size) for s, size in zip(settled, sizes, strict=True)]
+  if len({node for node, _, _ in parts}) == 1 and len({c for _, c, _ in parts}) == 1:
+    layout = (*settled[0].layout, ("concatenate", seen.place))
+    return [dataclasses.replace(settled[0], layout=layout)]
+  node, factor = reader.network.concatenation(parts, seen.place)
+  return [Signal(node, factor, first.axes)]
+
+
+def _concatenated(seen: Equation, values: list[Value]) -> list[Value]:
+  if len({v for v in values if isinstance(v, Known)}) == 1 and all(
+    isinstance(v, Known) for v in values
+  ):
+    return [values[0]]
+  return without_signal(seen)
+
+
+def _same(a: Signal, b: Signal) -> bool:
+  return a.node is b.node and a.scale == b.scale and a.expression == b.expression

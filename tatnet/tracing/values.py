@@ -1,0 +1,115 @@
+"""What the reader knows about a value of the program: the abstract domain.
+
+* `Known`: a constant with the same number in every entry.
+* `Data`: everything else that does not depend on the signal: integers, random
+  bits, dropout masks, running statistics, constant arrays.
+* `Weights`: computed from parameters alone.
+* `Signal`: ``expression(scale * node)``, elementwise in a unit-q node.
+* `Statistic`: a reduction of a signal, which is either pooled or normalises.
+* `Unreadable`: a signal after something that the reader has reported.
+"""
+
+import dataclasses
+
+from tatnet.tracing.expressions import VARIABLE, Expression
+from tatnet.tracing.network import Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+  """A uniform constant."""
+
+  value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """A value that does not depend on the signal.
+
+  Attributes:
+    kind: "array", "random", "mask" (of dropout) or "state" (running statistics).
+    keep: for masks the probability of True.
+  """
+
+  kind: str = "array"
+  keep: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+  """A value computed from parameters.
+
+  Attributes:
+    leaves: names of the parameters.
+    initial: the number that all entries have at initialisation; None if they
+      differ or it is not known.
+    certain: whether the initial values are known at all.
+  """
+
+  leaves: frozenset[str]
+  initial: float | None = None
+  certain: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+  """An elementwise function of a unit-q node, in some arrangement of its axes.
+
+  Attributes:
+    node: the node.
+    scale: factor on the unit signal before the expression.
+    axes: for each axis what it is: "b" for the batch, "f" for features, "s" for space.
+    expression: the elementwise function; VARIABLE for the scaled signal itself.
+    layout: structural operations since the node, to tell whether two signals line up.
+    place: where the nonlinear part of the expression begins.
+    softmax: whether it was normalised by the sum of its own entries.
+  """
+
+  node: Node
+  scale: float
+  axes: tuple[str, ...]
+  expression: Expression = VARIABLE
+  layout: tuple = ()
+  place: str = ""
+  softmax: bool = False
+
+  @property
+  def is_linear(self) -> bool:
+    """Whether nothing but a factor stands between the node and the signal."""
+    return self.expression is VARIABLE
+
+  @property
+  def coefficient(self) -> float:
+    """Factor on the unit node before the expression, with reported sums mended."""
+    return self.scale / self.node.corrected
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+  """A sum, mean or maximum over axes of a signal, and what was computed from it.
+
+  Attributes:
+    node: the node of the signal that was reduced.
+    value: the number that it has on average at initialisation.
+    axes: as in `Signal`.
+    over_batch: whether the reduction ran over the batch.
+    pooled: the signal that it is if nothing is normalised by it.
+    shifts: whether it is a maximum, subtracted only for numerical safety.
+  """
+
+  node: Node
+  value: float
+  axes: tuple[str, ...]
+  over_batch: bool
+  pooled: Signal | None
+  shifts: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Unreadable:
+  """Stands for a signal where reading had to give up."""
+
+  axes: tuple[str, ...] = ()
+
+
+Value = Known | Data | Weights | Signal | Statistic | Unreadable
