@@ -8,8 +8,36 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tatnet import derivatives
+
+_NAMES = frozenset(
+  [
+    "asinh",
+    "atan",
+    "bentid",
+    "cos",
+    "elu",
+    "erf",
+    "gelu",
+    "gelu_exact",
+    "hard_tanh",
+    "leaky_relu",
+    "mish",
+    "relu",
+    "relu6",
+    "selu",
+    "sigmoid",
+    "silu",
+    "sin",
+    "softplus",
+    "softsign",
+    "square",
+    "swish",
+    "tanh",
+  ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,16 +63,35 @@ class Activation:
   name: str = ""
   jet: derivatives.JetFunction | None = dataclasses.field(default=None, repr=False, compare=False)
 
+  @functools.cached_property
+  def sides(self) -> tuple[np.ndarray, np.ndarray]:
+    """Jets at the kinks from the left and from the right, each of shape [4, kinks]."""
+    kinks = np.asarray(self.kinks, np.float64)
+    left, right = (derivatives.one_sided(self.jet, kinks, side) for side in (-1.0, 1.0))
+    return left, right
+
   def __post_init__(self):
     if not callable(self.function):
       raise TypeError(
         f"Activation got function={self.function!r}; expected an elementwise JAX"
         " function such as jnp.tanh."
       )
-    kinks = tuple(sorted(float(k) for k in self.kinks))
+    if isinstance(self.function, np.ufunc):
+      raise TypeError(
+        f"Activation got the NumPy function {self.function.__name__!r}; expected an"
+        f" elementwise JAX function, such as jnp.{self.function.__name__}."
+      )
+    try:
+      kinks = tuple(sorted({float(k) for k in self.kinks}))
+    except (TypeError, ValueError) as error:
+      raise TypeError(
+        f"Activation got kinks={self.kinks!r}; expected a tuple of numbers, such as (0.0,)."
+      ) from error
     if not all(math.isfinite(k) for k in kinks):
-      raise ValueError(f"Activation got kinks={self.kinks}; expected finite numbers.")
+      raise ValueError(f"Activation got kinks={self.kinks!r}; expected finite numbers.")
     name = self.name or getattr(self.function, "__name__", type(self.function).__name__)
+    if self.jet is None and name in _NAMES:
+      name = f"custom_{name}"  # the plain name stands for the library's own function
     jet = self.jet or derivatives.of_jax_function(self.function)
     for field, value in (("kinks", kinks), ("name", name), ("jet", jet)):
       object.__setattr__(self, field, value)
@@ -117,7 +164,7 @@ def as_activation(activation: str | Activation | Callable) -> Activation:
   if isinstance(activation, str):
     if activation in ACTIVATIONS:
       return ACTIVATIONS[activation]
-    close = difflib.get_close_matches(activation, ACTIVATIONS, n=1)
+    close = difflib.get_close_matches(activation.lower(), ACTIVATIONS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
       f"Unknown activation {activation!r}.{hint} Known names:"

@@ -12,7 +12,7 @@ Bruno's rules, so an activation reads like its formula.
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -177,6 +177,30 @@ hard_tanh = _clip(-1.0, 1.0)
 relu6 = _clip(0.0, 6.0)
 
 
+def one_sided(jet: JetFunction, points: np.ndarray, side: float) -> Jet:
+  """Limits of a jet at points from the right (side = 1) or the left (side = -1).
+
+  Evaluated a small step away, where rounding of the argument cannot cross the
+  point, and carried back by the jet's own Taylor terms. The third derivative is
+  that at the step.
+  """
+  step = side * 2.0**-20 * (1 + np.abs(points))
+  f = jet(points + step)
+  return _jet(
+    f[0] - step * (f[1] - step / 2 * (f[2] - step / 3 * f[3])),
+    f[1] - step * (f[2] - step / 2 * f[3]),
+    f[2] - step * f[3],
+    f[3],
+  )
+
+
+def slope_jumps(jet: JetFunction, kinks: Sequence[float]) -> np.ndarray:
+  """phi'(k+) - phi'(k-) at every kink; zero where only a higher derivative jumps."""
+  points = np.asarray(kinks, np.float64)
+  left, right = one_sided(jet, points, -1.0)[1], one_sided(jet, points, 1.0)[1]
+  return np.where(np.isclose(left, right, rtol=1e-9, atol=1e-9), 0.0, right - left)
+
+
 def of_jax_function(function: Callable[[jax.Array], jax.Array]) -> JetFunction:
   """Jet of an elementwise JAX function, by nested forward differentiation.
 
@@ -196,7 +220,12 @@ def of_jax_function(function: Callable[[jax.Array], jax.Array]) -> JetFunction:
   compiled = jax.jit(stacked)
 
   def jet(x):
+    # Padded to few sizes, so that few programs are compiled.
+    x = np.asarray(x, np.float64)
+    size = max(1024, 1 << (x.size - 1).bit_length()) if x.size else 0
+    padded = np.resize(x, size) if x.size else x.ravel()
     with jax.enable_x64(True):
-      return np.asarray(compiled(np.asarray(x, np.float64)))
+      rows = np.asarray(compiled(padded))
+    return rows[:, : x.size].reshape(4, *x.shape)
 
   return jet

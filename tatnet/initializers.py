@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Sequence
 
 import jax
@@ -48,16 +49,16 @@ def scaled_uniform_orthogonal(
     >>> bool(jnp.allclose(w[1, 1] @ w[1, 1].T, 4 * jnp.eye(16), atol=1e-5))
     True
   """
-  shape = tuple(shape)
-  if len(shape) < 2 or min(shape) < 1:
+  shape = tuple(shape) if isinstance(shape, Sequence) else (shape,)
+  if len(shape) < 2 or not all(isinstance(n, numbers.Integral) and n > 0 for n in shape):
     raise ValueError(
       f"scaled_uniform_orthogonal got shape={shape}; expected [inputs, outputs] or [*window,"
       " inputs, outputs] with positive sizes. Biases start at zero instead."
     )
   if not jnp.issubdtype(dtype, jnp.floating):
     raise TypeError(f"scaled_uniform_orthogonal got dtype={dtype}; expected a float dtype.")
-  if not (math.isfinite(scale) and scale > 0):
-    raise ValueError(f"scaled_uniform_orthogonal got scale={scale}; expected a positive number.")
+  if not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
+    raise ValueError(f"scaled_uniform_orthogonal got scale={scale!r}; expected a positive number.")
   *window, inputs, outputs = shape
   if window and not delta:
     inputs *= math.prod(window)

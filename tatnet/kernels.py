@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tatnet import quadrature
+from tatnet import derivatives, quadrature
 
 Kernel = Callable[[int, float, float, float], float]
 
@@ -48,16 +48,42 @@ class QuadratureKernel:
     s1, s2 = math.sqrt(q1), math.sqrt(q2)
     if abs(c) == 1:  # one variable: y = c x s2 / s1
       lines = [k / s for k in self.kinks for s in (s1, c * s2)]
-      x, w = quadrature.normal_rule(lines, panels=max(self.panels(q1), self.panels(q2)))
+      x, w = quadrature.normal_rule(lines, panels=2 * max(self.panels(q1), self.panels(q2)))
       smooth = float(w @ (self.jet(s1 * x)[order] * self.jet(c * s2 * x)[order]))
+    elif c == 0:
+      smooth = float(self._mean(order, q1) * self._mean(order, q2))
     elif (series := self._series(order, q1, q2)) is not None:
       smooth = float(np.polynomial.polynomial.polyval(c, series))
     else:
-      panels = max(self.panels(q1), self.panels(q2)) // 2
-      smooth = quadrature.bivariate_expectation(
-        lambda x: self.jet(x)[order], c, s1, s2, self.kinks, panels=panels
-      )
+      smooth = self._plane_integral(order, c, q1, q2)
     return smooth + (self._corners(c, s1, s2) if order == 2 else 0.0)
+
+  def _plane_integral(self, order, c, q1, q2):
+    panels = max(self.panels(q1), self.panels(q2))
+    if panels > _FINEST_PLANE:
+      raise ValueError(_TOO_STEEP.format(q=max(q1, q2)))
+    return quadrature.bivariate_expectation(
+      lambda x: self.jet(x)[order],
+      c,
+      math.sqrt(q1),
+      math.sqrt(q2),
+      self.kinks,
+      panels=panels,
+      order=_ORDER,
+    )
+
+  def rule(self, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and weights for expectations of functions of ``sqrt(q) z``."""
+    lines = [k / math.sqrt(q) for k in self.kinks]
+    return quadrature.normal_rule(lines, panels=2 * self.panels(q))
+
+  def panels(self, q: float) -> int:
+    """How many panels resolve phi, phi' and phi'' at this q."""
+    return _resolving_panels(self, q)
+
+  def has_series(self, q: float) -> bool:
+    """Whether the kernel at this q is a power series in c, which costs microseconds."""
+    return self._series(0, q, q) is not None
 
   def _series(self, order, q1, q2):
     """Coefficients of the kernel as a power series in c; None where it is too slow."""
@@ -66,27 +92,20 @@ class QuadratureKernel:
     a, b = _hermite_series(self, order, q1), _hermite_series(self, order, q2)
     return None if a is None or b is None else a * b
 
-  def panels(self, q: float) -> int:
-    """How many panels resolve phi, phi' and phi'' at this q."""
-    return _resolving_panels(self, q)
-
   def _mean(self, order, q):
     if q == 0:
       return self.jet(np.zeros(1))[order, 0]
-    x, w = quadrature.normal_rule([k / math.sqrt(q) for k in self.kinks], panels=self.panels(q))
+    x, w = self.rule(q)
     return w @ self.jet(math.sqrt(q) * x)[order]
 
   @functools.cached_property
-  def slope_jumps(self) -> np.ndarray:
+  def slope_jumps(self) -> list[float]:
     """phi'(k+) - phi'(k-) at every kink; zero where only phi'' jumps."""
-    kinks = np.asarray(self.kinks, np.float64)
-    right = self.jet(np.nextafter(kinks, np.inf))[1]
-    left = self.jet(np.nextafter(kinks, -np.inf))[1]
-    return np.where(np.isclose(left, right, rtol=1e-9, atol=1e-12), 0.0, right - left)
+    return derivatives.slope_jumps(self.jet, self.kinks).tolist()
 
-  def _corners(self, c, s1, s2):
+  def _corners(self, c, s1, s2) -> float:
     """What the point masses of phi'' at slope jumps add to K_2."""
-    total, rest = 0.0, math.sqrt(1 - c**2)
+    total, rest, coinciding = 0.0, math.sqrt(1 - c**2), 0.0
     corners = [(k, j) for k, j in zip(self.kinks, self.slope_jumps, strict=True) if j]
     for kink, jump in corners:
       for own, other in ((s1, s2), (s2, s1)):
@@ -94,17 +113,26 @@ class QuadratureKernel:
         z = kink / own
         lines = [(k / other - c * z) / rest for k in self.kinks] if rest else ()
         y, w = quadrature.normal_rule(lines)
-        smooth = w @ self.jet(other * (c * z + rest * y))[2]
+        smooth = float(w @ self.jet(other * (c * z + rest * y))[2])
         total += jump * smooth * _normal_density(z) / own
       z = kink / s1
       for kink2, jump2 in corners:
         gap = kink2 / s2 - c * z
+        mass = jump * jump2 * _normal_density(z) / (s1 * s2)
         if rest:
-          both = _normal_density(z) * _normal_density(gap / rest) / (s1 * s2 * rest)
-        else:
-          both = math.inf if gap == 0 else 0.0
-        total += jump * jump2 * both
-    return total
+          total += mass * _normal_density(gap / rest) / rest
+        elif gap == 0:
+          coinciding += mass
+    return math.copysign(math.inf, coinciding) if coinciding else total
+
+
+_ORDER, _COARSEST, _FINEST, _FINEST_PLANE = 12, 24, 6144, 768
+
+
+_TOO_STEEP = (
+  "The activation is too steep to integrate at q={q:g}; expected a q at which it does not change"
+  " abruptly within a small fraction of a standard deviation. Choose a smaller q."
+)
 
 
 @functools.lru_cache(maxsize=256)
@@ -113,22 +141,22 @@ def _resolving_panels(kernel: QuadratureKernel, q: float) -> int:
 
   def second_moments(panels):
     lines = [k / math.sqrt(q) for k in kernel.kinks]
-    x, w = quadrature.normal_rule(lines, panels=panels)
+    x, w = quadrature.normal_rule(lines, panels=panels, order=_ORDER)
     return (kernel.jet(math.sqrt(q) * x)[:3] ** 2) @ w
 
-  panels, now = 48, second_moments(48)
-  while panels < 768:
+  panels, now = _COARSEST, second_moments(_COARSEST)
+  while panels <= _FINEST:
     then = second_moments(2 * panels)
-    if np.allclose(now, then, rtol=1e-13, atol=0):
-      break
+    if np.allclose(now, then, rtol=1e-12, atol=1e-300):
+      return panels
     panels, now = 2 * panels, then
-  return panels
+  raise ValueError(_TOO_STEEP.format(q=q))
 
 
 @functools.lru_cache(maxsize=256)
 def _hermite_series(kernel: QuadratureKernel, order: int, q: float) -> np.ndarray | None:
   """Hermite coefficients of phi^(order)(sqrt(q) z); None if they decay too slowly."""
-  x, w = quadrature.normal_rule(panels=kernel.panels(q))
+  x, w = kernel.rule(q)
   values = kernel.jet(math.sqrt(q) * x)[order]
   series = quadrature.hermite_polynomials(x, _SERIES_LENGTH) @ (w * values)
   total = w @ values**2
@@ -202,11 +230,11 @@ class SineKernel:
   def __call__(self, order: int, c: float, q1: float, q2: float) -> float:
     a = self.input_scale**2
     covariance, spread = a * c * math.sqrt(q1 * q2), a * (q1 + q2) / 2
-    # sin x sin y = (cos(x - y) - cos(x + y)) / 2; each derivative in the
-    # covariance multiplies by +-a.
-    difference = a**order * math.exp(covariance - spread) / 2
-    total = (-a) ** order * math.exp(-covariance - spread) / 2 * math.cos(2 * self.phase)
-    moment = difference - total
+    # From sin x sin y = (cos(x - y) - cos(x + y)) / 2, without its cancellation at
+    # small q; each derivative in the covariance swaps sinh and cosh.
+    sine = math.sin(self.phase) ** 2 * math.exp(-covariance)
+    moment = math.cosh(covariance) - sine if order == 1 else math.sinh(covariance) + sine
+    moment *= a**order * math.exp(-spread)
     if order == 0:
       means = [math.sin(self.phase) * math.exp(-a * q / 2) for q in (q1, q2)]
       moment += self.shift * sum(means) + self.shift**2

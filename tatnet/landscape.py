@@ -16,7 +16,7 @@ import numpy as np
 from tatnet import quadrature
 from tatnet.activations import Activation
 
-_SCALES = np.geomspace(1e-3, 20.0, 41)
+_SCALES = np.geomspace(1e-3, 80.0, 47)
 _SHIFT_RANGE = 10.0
 _SHIFTS = 61
 
@@ -77,41 +77,69 @@ def cells_with_root(residual: np.ndarray) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def landscapes(activation: Activation) -> tuple[Landscape, ...]:
-  """One grid about the origin for a smooth activation, else one about each kink.
+  """One grid about the middle of a smooth activation, else one about each kink.
 
-  Shifts are spaced like sinh about the centre. Near a kink what counts is the
-  distance in units of alpha, so there the spacing shrinks with alpha.
+  Scales and shifts are in units of the width over which phi bends. Shifts are
+  spaced like sinh about the centre. Near a kink what counts is the distance in
+  units of alpha, so there the spacing shrinks with alpha.
   """
-  alpha = _SCALES[:, None]
-  unit = np.linspace(-1, 1, _SHIFTS)
-  steepest = float(np.max(np.abs(activation.jet(np.linspace(-20, 20, 4001))[1])))
+  middle, unit = _extent(activation)
+  alpha = unit * _SCALES
+  width = np.minimum(alpha, unit) if activation.kinks else np.full_like(alpha, unit)
+  # A steep phi saturates: what bends lies within a few alpha.
+  reach = np.maximum(_SHIFT_RANGE * unit, 3 * alpha)
+  steepest = float(np.max(np.abs(activation.jet(middle + unit * np.linspace(-20, 20, 4001))[1])))
   grids = []
-  for centre in activation.kinks or (0.0,):
-    width = np.minimum(alpha, 1.0) if activation.kinks else np.ones_like(alpha)
-    beta = centre + width * np.sinh(unit * np.arcsinh(_SHIFT_RANGE / width))
-    grids.append(_tabulate(activation, np.broadcast_to(alpha, beta.shape), beta, steepest))
+  for centre in activation.kinks or (middle,):
+    positions = np.linspace(-1, 1, _SHIFTS) * np.arcsinh(reach / width)[:, None]
+    beta = centre + width[:, None] * np.sinh(positions)
+    rows = [_tabulate(activation, a, b, a / unit) for a, b in zip(alpha, beta, strict=True)]
+    moments = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    grids.append(
+      Landscape(np.broadcast_to(alpha[:, None], beta.shape), beta, steepest=steepest, **moments)
+    )
   return tuple(grids)
 
 
-def _tabulate(activation, alpha: np.ndarray, beta: np.ndarray, steepest: float) -> Landscape:
-  kinks = (np.asarray(activation.kinks) - beta[..., None]) / alpha[..., None]
-  x, w = quadrature.normal_rule(kinks, panels=20, order=8)
+def _extent(activation: Activation) -> tuple[float, float]:
+  """Centre and unit of length of an activation: 0 and 1 unless it lies elsewhere.
+
+  Functions of ordinary size bend within 10 of the origin and over more than 0.1.
+  For others the quartiles of |d phi'| give the place and the width of the bend.
+  """
+  for radius in (10.0, 100.0, 1e3, 1e4):
+    x = np.linspace(-radius, radius, 4001)
+    slope = activation.jet(x)[1]
+    bend = np.abs(np.diff(slope))
+    if np.ptp(slope) > 0.1 * np.max(np.abs(slope)):
+      break
+  total = np.cumsum(bend)
+  if not (np.isfinite(total[-1]) and total[-1] > 0):
+    return 0.0, 1.0
+  low, middle, high = np.interp(np.array([0.25, 0.5, 0.75]) * total[-1], total, x[1:])
+  ordinary = radius == 10.0 and high - low > 0.1
+  return (0.0, 1.0) if ordinary else (float(middle), float(max(high - low, 1e-3)))
+
+
+def _tabulate(
+  activation: Activation, alpha: float, beta: np.ndarray, steepness: float
+) -> dict[str, np.ndarray]:
+  """One row of the grid: moments at one scale and all shifts."""
+  kinks = (np.asarray(activation.kinks) - beta[:, None]) / alpha
+  x, w = quadrature.normal_rule(kinks, panels=20 * max(1, round(steepness / 5)), order=8)
   with np.errstate(all="ignore"):
-    f, f1, f2, _ = activation.jet(alpha[..., None] * x + beta[..., None])
+    f, f1, f2, _ = activation.jet(alpha * x + beta[:, None])
 
     def expect(values):
-      return np.einsum("...n,...n->...", np.broadcast_to(w, values.shape), values)
+      return np.einsum("bn,bn->b", np.broadcast_to(w, values.shape), values)
 
-    mean, cross = expect(f), expect(f1 * x)
-    centred = f - mean[..., None]
-    return Landscape(
-      alpha=alpha,
-      beta=beta,
-      mean=mean,
-      variance=expect(centred**2),
-      mixed=expect(centred * f1 * x),
-      cross=cross,
-      slope=expect(f1**2),
-      curvature=expect(f2**2),
-      steepest=steepest,
-    )
+    mean = expect(f)
+    centred = f - mean[:, None]
+    return {
+      "mean": mean,
+      "variance": expect(centred**2),
+      "mixed": expect(centred * f1 * x),
+      "cross": expect(f1 * x),
+      "slope": expect(f1**2),
+      "curvature": expect(f2**2),
+    }

@@ -9,12 +9,13 @@ Section 2). Weights have variance ``weight_variance`` per input and biases
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tatnet import kernels, quadrature
+from tatnet import kernels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,16 +39,17 @@ class LocalValues:
 
 def _elementwise(method):
   """Lets a method of floats take arrays, broadcast; floats come back as floats."""
+  signature = inspect.signature(method)
 
   @functools.wraps(method)
   def wrapped(self, *args, **kwargs):
-    names = method.__code__.co_varnames[1 : method.__code__.co_argcount]
-    bound = dict(zip(names, args, strict=False)) | kwargs
-    if all(np.ndim(value) == 0 for value in bound.values()):
-      return method(self, **{name: float(value) for name, value in bound.items()})
-    arrays = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in bound.values()))
+    bound = signature.bind(self, *args, **kwargs).arguments
+    given = {name: v for name, v in bound.items() if name != "self" and v is not None}
+    if all(np.ndim(value) == 0 for value in given.values()):
+      return method(self, **{name: float(value) for name, value in given.items()})
+    arrays = np.broadcast_arrays(*(np.asarray(v, np.float64) for v in given.values()))
     flat = [
-      method(self, **dict(zip(bound, map(float, row), strict=True)))
+      method(self, **dict(zip(given, map(float, row), strict=True)))
       for row in zip(*(a.ravel() for a in arrays), strict=True)
     ]
     return np.array(flat, np.float64).reshape(arrays[0].shape)
@@ -111,9 +113,7 @@ class LocalMaps:
     _check_q(q)
     if q == 0:
       raise ValueError("q=0 was given: the slope of Q needs q > 0.")
-    kernel = kernels.QuadratureKernel(self.jet, self.kinks)
-    lines = [k / math.sqrt(q) for k in self.kinks]
-    z, w = quadrature.normal_rule(lines, panels=kernel.panels(q))
+    z, w = self.rule(q)
     f = self.jet(math.sqrt(q) * z)
     return float(self.weight_variance * (w @ (f[0] * f[1] * z)) / math.sqrt(q))
 
@@ -142,19 +142,43 @@ class LocalMaps:
     """C''(c; q1, q2); infinite at c = 1 where the slope of the activation jumps."""
     return self._cosine(2, c, q1, q2)
 
+  def rule(self, q: float) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes z and weights for expectations of functions of phi(sqrt(q) z) and its derivatives."""
+    return self._by_quadrature.rule(q)
+
+  def _length(self, q: float) -> float:
+    """Q(q), remembered: every value of C at that q divides by it."""
+    if q not in self._lengths:
+      self._lengths[q] = self.Q(q)
+    return self._lengths[q]
+
+  @functools.cached_property
+  def _lengths(self) -> dict[float, float]:
+    return {}
+
+  @functools.cached_property
+  def _by_quadrature(self) -> kernels.QuadratureKernel:
+    if isinstance(self.kernel, kernels.QuadratureKernel):
+      return self.kernel
+    return kernels.QuadratureKernel(self.jet, self.kinks)
+
   @property
   def needs_plane_integrals(self) -> bool:
     """Whether a value of C costs an integral over the plane (some milliseconds)."""
-    return isinstance(self.kernel, kernels.QuadratureKernel) and bool(self.kinks)
+    if not isinstance(self.kernel, kernels.QuadratureKernel):
+      return False
+    return not self.kernel.has_series(self.operating_q)
 
   def _cosine(self, order, c, q1, q2):
     q1 = self.operating_q if q1 is None else q1
     q2 = self.operating_q if q2 is None else q2
     _check_c(c)
     _check_q(q1, q2)
-    ends = math.sqrt(self.Q(q1) * self.Q(q2))
+    ends = math.sqrt(self._length(q1) * self._length(q2))
     if ends == 0:
       raise ValueError(f"C is not defined at q1={q1}, q2={q2}: the layer maps one of them to 0.")
+    if order and q1 * q2 == 0:  # beside a zero vector the cosine does not matter
+      return 0.0
     moment = self.weight_variance * (q1 * q2) ** (order / 2) * self.kernel(order, c, q1, q2)
     return (moment + (self.bias_variance if order == 0 else 0.0)) / ends
 

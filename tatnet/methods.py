@@ -8,6 +8,8 @@ import dataclasses
 import math
 import numbers
 
+import numpy as np
+
 from tatnet.kernels import rectifier_cmap
 from tatnet.nodes import Map, Maps, Nonlinear, Topology
 from tatnet.roots import bracketed_root
@@ -223,8 +225,15 @@ def map_of_each_layer(topology: Topology, r: Map, quantity: str) -> Maps:
     return r
   maps = {None: r}
   for activation in fixed:
+    q = activation.maps.Q(1.0)
+    if abs(q - 1) > 1e-6:
+      raise ValueError(
+        f"A layer keeps the activation {activation!r}, which maps q = 1 to {q:.6g}; expected 1, so"
+        f" that the layers after it see q = 1. Multiply its output_scale by {q**-0.5:.9g}."
+      )
     if quantity == "C":
-      maps[activation] = activation.maps.C
+      # Sums leave [-1, 1] by rounding.
+      maps[activation] = lambda c, own=activation.maps: own.C(np.clip(c, -1.0, 1.0))
     elif quantity == "c_slope":
       slope = activation.maps.c_slope(1.0)
       maps[activation] = lambda y, slope=slope: slope * y

@@ -54,7 +54,6 @@ def local_quantities(activation: Activation, points: np.ndarray, panels: int) ->
   f, f1, f2, f3 = activation.jet(alpha * x + beta)
   # Differentiating an expectation of h(alpha x + beta) under the integral leaves
   # out the jumps of h: each adds jump * density * d(argument) / |alpha|.
-  sides = [activation.jet(np.nextafter(corners, end)) for end in (-np.inf, np.inf)]
   density = np.exp(-(kinks**2) / 2) / np.sqrt(2 * np.pi) / np.abs(alpha)
 
   def expect(values):
@@ -66,7 +65,7 @@ def local_quantities(activation: Activation, points: np.ndarray, panels: int) ->
 
   def gradient(in_alpha, in_beta, in_delta, jumping=None):
     if jumping is not None:
-      left, right = (jumping(side) for side in sides)
+      left, right = (jumping(side) for side in activation.sides)
       jump = (right - left) * density
       in_alpha, in_beta = in_alpha + np.sum(jump * kinks, -1), in_beta + np.sum(jump, -1)
     # At constant M, delta moves against E[phi].

@@ -15,10 +15,15 @@ curvatures (DKS paper, "Summary of our method"; TAT paper, Appendix B.6).
 """
 
 import abc
+import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
+
+import jax
+import numpy as np
 
 Map = Callable[[Any], Any]
 Maps = Map | Mapping[Hashable, Map]
@@ -70,19 +75,22 @@ class Topology(abc.ABC):
   def maximum(self, x: float, r: Maps) -> float:
     """M(x): the largest F(x) over the network and all its subnetworks.
 
-    A subnetwork has one input and one output; a sum cannot be cut open, but what
-    lies inside one of its branches counts. Equal subnetworks are evaluated once.
-    Stretches cut out of a sequence never exceed the whole for maps with
-    ``r(y) >= y``, which all maps of the methods are, and are left out.
+    A subnetwork has one input and one output: any stretch of a sequence, and what
+    lies inside one branch of a sum, which itself cannot be cut open. Equal
+    subnetworks are evaluated once.
 
     Args:
       x: value at the input of each subnetwork.
-      r: as in `compose`.
+      r: as in `compose`; increasing, as all maps of the methods are.
 
     Returns:
       The maximum.
     """
-    return max(part.compose(x, r) for part in self._distinct_subnetworks)
+    return max(part.best_stretch(x, r) for part in self._distinct_subnetworks)
+
+  def best_stretch(self, x: float, r: Maps) -> float:
+    """The largest value over the stretches of a sequence; elsewhere that of the whole."""
+    return self.compose(x, r)
 
   @functools.cached_property
   def _distinct_subnetworks(self) -> tuple["Topology", ...]:
@@ -134,6 +142,14 @@ class Composition(Topology):
       x = part.compose(x, r)
     return x
 
+  def best_stretch(self, x, r):
+    # A stretch that has fallen below its input is better begun anew.
+    best, value = -math.inf, x
+    for part in self.parts:
+      value = part.compose(max(x, value), r)
+      best = max(best, value)
+    return best
+
   def subnetworks(self):
     yield self
     for part in dict.fromkeys(self.parts):
@@ -141,7 +157,7 @@ class Composition(Topology):
 
   @functools.cached_property
   def num_nonlinear(self):
-    return sum(part.num_nonlinear for part in self.parts)
+    return _total(self.parts)
 
   def _lines(self):
     return _fold(self.parts)
@@ -170,16 +186,19 @@ class Identity(Topology):
 class WeightedSum(Topology):
   """A sum of independent branches with squared weights adding to 1.
 
-  Weights are compared to nine decimals: (1 - 0.8**2)**0.5 and 0.6 differ in the last bit.
+  Sums are equal in any order of their terms, and weights to nine decimals: 0.6
+  and (1 - 0.8**2)**0.5 differ in the last bit.
   """
 
   weights: tuple[float, ...] = dataclasses.field(compare=False)
-  branches: tuple[Topology, ...]
+  branches: tuple[Topology, ...] = dataclasses.field(compare=False)
   where: str | None = dataclasses.field(default=None, compare=False)
-  rounded: tuple[float, ...] = dataclasses.field(init=False)
+  terms: frozenset = dataclasses.field(init=False)
 
   def __post_init__(self):
-    object.__setattr__(self, "rounded", tuple(round(abs(w), 9) for w in self.weights))
+    rounded = (round(abs(weight), 9) for weight in self.weights)
+    counted = collections.Counter(zip(rounded, self.branches, strict=True))
+    object.__setattr__(self, "terms", frozenset(counted.items()))
 
   def compose(self, x, r):
     return sum(
@@ -194,7 +213,7 @@ class WeightedSum(Topology):
 
   @functools.cached_property
   def num_nonlinear(self):
-    return sum(branch.num_nonlinear for branch in self.branches)
+    return _total(self.branches)
 
   def _lines(self):
     lines = ["sum" + (f"  [{self.where}]" if self.where else "")]
@@ -212,9 +231,24 @@ class HandWritten(Topology):
   function: Callable[[Any, Map], Any]
 
   def compose(self, x, r):
-    if isinstance(r, Mapping):
-      (r,) = r.values()
-    return self.function(x, r)
+    try:
+      with jax.enable_x64(True):  # a user's jnp.maximum would round to 32 bits
+        value = self.function(x, r[None] if isinstance(r, Mapping) else r)
+        if value is None:
+          raise TypeError("it returned None")
+        value = np.asarray(value, np.float64)
+    except TypeError as error:
+      raise TypeError(_NOT_A_MAP.format(name=self._name, problem=error)) from error
+    except ValueError as error:
+      raise ValueError(_NOT_A_MAP.format(name=self._name, problem=error)) from error
+    if np.shape(value) != np.shape(x):
+      problem = f"it returned an array of shape {value.shape} for one of shape {np.shape(x)}"
+      raise ValueError(_NOT_A_MAP.format(name=self._name, problem=problem))
+    return value if np.ndim(x) else float(value)
+
+  @property
+  def _name(self):
+    return getattr(self.function, "__name__", "function")
 
   def subnetworks(self):
     yield self
@@ -224,7 +258,18 @@ class HandWritten(Topology):
     return None
 
   def _lines(self):
-    return [f"hand-written {getattr(self.function, '__name__', 'function')}(x, r)"]
+    return [f"hand-written {self._name}(x, r)"]
+
+
+_NOT_A_MAP = (
+  "The hand-written topology {name} failed: {problem}; expected a function f(x, r) that takes a"
+  " number and a map, applies the map at each nonlinear layer, and returns a number."
+)
+
+
+def _total(parts: Sequence[Topology]) -> int | None:
+  counts = [part.num_nonlinear for part in parts]
+  return None if None in counts else sum(counts)
 
 
 def _fold(parts: Sequence[Topology]) -> list[str]:

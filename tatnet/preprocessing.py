@@ -1,5 +1,7 @@
 """Per-location normalisation (PLN): inputs with q = 1 at every location."""
 
+import math
+import numbers
 import warnings
 
 import jax
@@ -47,8 +49,8 @@ def per_location_normalize(
     raise ValueError(
       f"homogeneous={homogeneous!r}; expected one of {', '.join(map(repr, _MODES))}."
     )
-  if not scale > 0:
-    raise ValueError(f"scale={scale}; expected a positive number, or homogeneous='off'.")
+  if not (isinstance(scale, numbers.Real) and scale > 0 and math.isfinite(scale)):
+    raise ValueError(f"scale={scale!r}; expected a positive number, or homogeneous='off'.")
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     raise TypeError(
@@ -68,24 +70,29 @@ def per_location_normalize(
       f" {'the sign' if x.shape[-1] == 1 else 'one angle'} of each location; 'one' keeps all.",
       stacklevel=2,
     )
-  # 16-bit squares overflow or lose most of their digits.
   wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   if homogeneous != "off":
+    shape = (*wide.shape[:-1], 1)
     if homogeneous == "one":
-      coordinate = jnp.full((*wide.shape[:-1], 1), scale, wide.dtype)
+      coordinate = jnp.full(shape, scale, wide.dtype)
     else:
-      others = tuple(range(1, wide.ndim))
-      mean_square = jnp.mean(jnp.square(wide), axis=others, keepdims=True)
-      coordinate = jnp.broadcast_to(scale * jnp.sqrt(mean_square), (*wide.shape[:-1], 1))
+      coordinate = jnp.broadcast_to(scale * _root_mean_square(wide, range(1, wide.ndim)), shape)
     wide = jnp.concatenate([wide, coordinate], axis=-1)
-  mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-  _check_not_zero(mean_square, homogeneous)
-  return (wide / jnp.sqrt(mean_square)).astype(x.dtype)
+  size = _root_mean_square(wide, (-1,))
+  _check_not_zero(size, homogeneous)
+  return (wide / size).astype(x.dtype)
 
 
-def _check_not_zero(mean_square: jax.Array, homogeneous: str) -> None:
+def _root_mean_square(x: jax.Array, axes) -> jax.Array:
+  """Root of the mean square, in units of the largest entry: squares overflow early."""
+  largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=tuple(axes), keepdims=True))
+  unit = jnp.where(largest > 0, largest, 1.0)
+  return unit * jnp.sqrt(jnp.mean(jnp.square(x / unit), axis=tuple(axes), keepdims=True))
+
+
+def _check_not_zero(size: jax.Array, homogeneous: str) -> None:
   try:
-    zeros = int(np.sum(np.asarray(mean_square) == 0))
+    zeros = int(np.sum(np.asarray(size) == 0))
   except jax.errors.TracerArrayConversionError:  # inside jit the values are not known
     return
   if zeros:

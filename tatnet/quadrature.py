@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 RADIUS = 12.0
+_STRIP = 1 << 17
 
 
 @functools.cache
@@ -81,10 +82,16 @@ def bivariate_expectation(
   # With r = 0 the lines are parallel and V plays no part.
   v, v_weights = normal_rule(np.nan_to_num(crossings), panels=panels, order=order)
 
-  meets = np.concatenate([(lines1 - r * v[:, None]) / p, (lines2 + r * v[:, None]) / p], axis=-1)
-  u, u_weights = normal_rule(meets, panels=panels, order=order)
-  x, y = scale1 * (p * u + r * v[:, None]), scale2 * s * (p * u - r * v[:, None])
-  return float(v_weights @ np.sum(u_weights * f(x) * f(y), axis=1))
+  # The plane in strips of V, so that memory stays small whatever the resolution.
+  strip = max(1, _STRIP // (panels * order))
+  total = 0.0
+  for start in range(0, v.size, strip):
+    at, weight = v[start : start + strip, None], v_weights[start : start + strip]
+    meets = np.concatenate([(lines1 - r * at) / p, (lines2 + r * at) / p], axis=-1)
+    u, u_weights = normal_rule(meets, panels=panels, order=order)
+    x, y = scale1 * (p * u + r * at), scale2 * s * (p * u - r * at)
+    total += weight @ np.sum(u_weights * f(x) * f(y), axis=1)
+  return float(total)
 
 
 def hermite_polynomials(x: np.ndarray, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from tatnet.methods import EOC, TAT, LocalConditions
+from tatnet.reach import NoSolutionError, nearest_reachable
 from tatnet.roots import bracketed_root
 from tatnet.topology import Topology
 from tatnet.transformed import TransformedActivation
@@ -80,40 +81,40 @@ def _dks_relu(psi: float) -> TransformedActivation:
 
 
 def _dks_leaky(conditions: LocalConditions) -> TransformedActivation:
-  """Slope a and shift beta with C'(1) = psi and Q'(1) = q_slope.
-
-  For a given beta the condition on C'(1) is a quadratic in a. Its root runs
-  along beta until Q'(1) fits; with q_slope = 1 that is at beta = 0.
-  """
-  psi = conditions.c_slope
-
-  def candidates(beta):
-    m = _Moments(beta)
-    return [a for a in m.slopes_with(psi) if -1 < a < 1]
-
-  def q_slopes(beta):
-    m = _Moments(beta)
-    return [m.q_slope(a) for a in candidates(beta)]
-
-  if conditions.q_slope == 1.0 and candidates(0.0):
-    return _leaky(max(candidates(0.0)), 0.0)
-  roots = []
-  grid = np.linspace(-6, 6, 241)
-  for branch in (0, 1):
-    values = [dict(enumerate(q_slopes(b))).get(branch, math.nan) for b in grid]
-    excess = np.array(values) - conditions.q_slope
-    for i in np.flatnonzero(excess[1:] * excess[:-1] <= 0):
-      beta = bracketed_root(
-        lambda b, k=branch: q_slopes(b)[k] - conditions.q_slope, grid[i], grid[i + 1]
-      )
-      roots.append(_leaky(candidates(beta)[branch], beta))
+  """Slope a and shift beta with C'(1) = psi and Q'(1) = q_slope; the smallest shift."""
+  roots = _leaky_roots(conditions)
   if not roots:
-    raise ValueError(
-      f"leaky_relu cannot have C'(1) = {psi:.6g} and Q'(1) = {conditions.q_slope:.6g} together"
-      f" under DKS: with Q'(1) = 1 it reaches local slopes up to {_RELU_SLOPE:.4f}. Choose a"
-      " smaller zeta, a deeper network, or another activation."
-    )
-  return min(roots, key=lambda root: (abs(root.input_shift), root.input_shift))
+    raise NoSolutionError(nearest_reachable(lambda c: bool(_leaky_roots(c)), conditions))
+  return min(roots, key=lambda root: (abs(root.input_shift), root.input_shift < 0))
+
+
+def _leaky_roots(conditions: LocalConditions) -> list[TransformedActivation]:
+  """All solutions on a grid of shifts.
+
+  For a given beta the condition on C'(1) is a quadratic in a. Each of its two
+  roots runs along beta until Q'(1) fits; with q_slope = 1 that is at beta = 0.
+  """
+
+  def slope(beta, branch):
+    slopes = [a for a in _Moments(beta).slopes_with(conditions.c_slope) if -1 < a < 1]
+    return slopes[branch] if branch < len(slopes) else math.nan
+
+  def excess(beta, branch):
+    return _Moments(beta).q_slope(slope(beta, branch)) - conditions.q_slope
+
+  if conditions.q_slope == 1.0:
+    at_zero = [a for a in (slope(0.0, 0), slope(0.0, 1)) if not math.isnan(a)]
+    if at_zero:
+      return [_leaky(max(at_zero), 0.0)]
+  roots = []
+  grid = np.linspace(-8, 8, 321)
+  for branch in (0, 1):
+    values = np.array([excess(beta, branch) for beta in grid])
+    for i in np.flatnonzero((values[1:] < 0) != (values[:-1] < 0)):
+      if np.isfinite(values[i : i + 2]).all():
+        beta = bracketed_root(lambda x, k=branch: excess(x, k), grid[i], grid[i + 1])
+        roots.append(_leaky(slope(beta, branch), beta))
+  return [root for root in roots if not math.isnan(root.negative_slope)]
 
 
 def _leaky(a: float, beta: float) -> TransformedActivation:

@@ -9,10 +9,11 @@ from collections.abc import Callable
 
 
 def bracketed_root(f: Callable[[float], float], low: float, high: float) -> float:
-  """The root of a continuous f with a sign change on [low, high].
+  """The root of a continuous f with a sign change between low and high.
 
-  Regula falsi with the Illinois weight, and a bisection whenever the bracket
-  has not halved in three steps; ends when it cannot shrink any further.
+  Regula falsi in the Illinois variant: an end that is kept twice in a row counts
+  half. Every fourth step halves the bracket if it has not shrunk to a quarter by
+  itself. Ends when no number lies between the two ends.
 
   Args:
     f: the function.
@@ -20,37 +21,46 @@ def bracketed_root(f: Callable[[float], float], low: float, high: float) -> floa
     high: the other end, with f of the other sign.
 
   Returns:
-    The end with the smaller absolute value of f.
+    The point with the smallest absolute value of f.
 
   Raises:
-    ValueError: f has the same sign at both ends.
+    ValueError: f has the same sign at both ends, or is NaN there.
   """
   f_low, f_high = f(low), f(high)
-  if f_low == 0:
-    return low
-  if f_high == 0:
-    return high
-  if not f_low * f_high < 0:
+  best, size = (low, abs(f_low)) if abs(f_low) <= abs(f_high) else (high, abs(f_high))
+  if size == 0:
+    return best
+  if math.isnan(f_low + f_high) or (f_low > 0) == (f_high > 0):
     raise ValueError(f"no sign change: f({low}) = {f_low}, f({high}) = {f_high}")
-  best = min((abs(f_low), low), (abs(f_high), high))
-  weight_low, weight_high = f_low, f_high
+  # Halving at an end that stays acts on these, not on the values themselves.
+  pull_low, pull_high, kept = f_low, f_high, 0
   width = abs(high - low)
-  for step in range(200):
-    middle = (low * weight_high - high * weight_low) / (weight_high - weight_low)
-    stalled = step % 3 == 2 and abs(high - low) > width / 2
-    if stalled or not min(low, high) < middle < max(low, high):
-      middle = low + (high - low) / 2
-    if step % 3 == 2:
+  for step in range(1, 400):
+    share = pull_low / (pull_low - pull_high)
+    middle = low + share * (high - low)
+    if step % 4 == 0:
+      if abs(high - low) > width / 4:
+        middle = low + (high - low) / 2
       width = abs(high - low)
-    if middle in (low, high):
-      break
+    # Close to the root one end hardly moves: a step just beyond brings the other in.
+    for end, other in ((low, high), (high, low)):
+      if abs(middle - end) < 4 * math.ulp(end):
+        middle = end + math.copysign(8 * math.ulp(end), other - end)
+    if not min(low, high) < middle < max(low, high):
+      middle = low + (high - low) / 2
+      if middle in (low, high):
+        break
     f_middle = f(middle)
-    best = min(best, (abs(f_middle), middle))
-    if f_middle == 0 or math.isclose(low, high, rel_tol=4e-16):
+    if abs(f_middle) < size:
+      best, size = middle, abs(f_middle)
+    if f_middle == 0:
       break
-    if f_middle * f_low < 0:
-      # The other end is kept a second time: halve its weight (Illinois).
-      high, weight_high, weight_low = middle, f_middle, weight_low / 2
+    if (f_middle > 0) == (f_low > 0):
+      low, pull_low = middle, f_middle
+      pull_high = pull_high / 2 if kept == 1 else pull_high
+      kept = 1
     else:
-      low, f_low, weight_low, weight_high = middle, f_middle, f_middle, weight_high / 2
-  return best[1]
+      high, pull_high = middle, f_middle
+      pull_low = pull_low / 2 if kept == -1 else pull_low
+      kept = -1
+  return best

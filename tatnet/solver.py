@@ -15,6 +15,7 @@
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -31,6 +32,7 @@ from tatnet.landscape import (
 )
 from tatnet.methods import LocalConditions
 from tatnet.moments import LocalQuantities, local_quantities
+from tatnet.reach import NoSolutionError, nearest_reachable
 from tatnet.transformed import TransformedActivation
 
 _TOLERANCE = 1e-11
@@ -41,18 +43,9 @@ _PROBES = (0.25, 0.5, 2.0, 4.0)
 _PERIOD = {"sin": 2 * math.pi, "cos": 2 * math.pi}
 
 
-class NoSolutionError(ValueError):
-  """The activation cannot meet the conditions.
-
-  Attributes:
-    nearest: the nearest value, within about 1 %, of the quantity that the method
-      sets (C'(1) for DKS, C''(1) for TAT) at which there is a solution; None if
-      none was found.
-  """
-
-  def __init__(self, nearest: float | None):
-    super().__init__("no solution")
-    self.nearest = nearest
+def _period(activation: Activation) -> float | None:
+  named = ACTIVATIONS.get(activation.name) is activation
+  return _PERIOD.get(activation.name) if named else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +56,7 @@ class _Solution:
   gamma: float
 
   def record(self, activation: Activation) -> TransformedActivation:
-    period = _PERIOD.get(activation.name)
+    period = _period(activation)
     return TransformedActivation(
       activation.name,
       input_scale=self.alpha,
@@ -90,7 +83,8 @@ def solve(activation: Activation, conditions: LocalConditions) -> TransformedAct
   """
   best = _best_solution(activation, conditions)
   if best is None:
-    raise NoSolutionError(_nearest_reachable(activation, conditions))
+    solvable = functools.partial(_best_solution, activation)
+    raise NoSolutionError(nearest_reachable(lambda c: solvable(c) is not None, conditions))
   if not _is_dks(conditions) and best.alpha * best.gamma >= _HIGHEST_GAIN:
     # phi is nowhere steep (sigmoid). The mirror image has the same maps and also
     # passes the rule as the TAT paper's code states it, without max|phi'|.
@@ -103,21 +97,22 @@ def _is_dks(conditions: LocalConditions) -> bool:
 
 
 def _best_solution(activation: Activation, conditions: LocalConditions) -> _Solution | None:
+  highest = _HIGHEST_FLAT_GAIN if _is_dks(conditions) else _HIGHEST_GAIN
   problems = [
     _Problem(grid, conditions, sign)
     for grid in landscapes(activation)
     for sign in ((1.0,) if _is_dks(conditions) else (1.0, -1.0))
   ]
-  for flat in (False, True) if _is_dks(conditions) else (False,):
-    starts = np.concatenate([problem.starts(activation.name, flat) for problem in problems])
-    steepest = problems[0].grid.steepest
-    solutions = [
-      s
-      for s in _polish(activation, conditions, starts)
-      if flat or s.alpha * s.gamma * steepest < _HIGHEST_GAIN
-    ]
-    if solutions:
-      return min(solutions, key=lambda s: _preference(activation, s))
+  starts = [problem.starts(_period(activation), highest) for problem in problems]
+  steepest = problems[0].grid.steepest
+  solutions = [
+    (s.alpha * s.gamma * steepest, s)
+    for s in _polish(activation, conditions, np.concatenate(starts))
+  ]
+  for bound in (_HIGHEST_GAIN, highest):
+    allowed = [s for gain, s in solutions if gain < bound]
+    if allowed:
+      return min(allowed, key=lambda s: _preference(activation, s))
   return None
 
 
@@ -129,30 +124,6 @@ def _preference(activation: Activation, s: _Solution) -> tuple[float, float, boo
   drift = np.max(np.abs(np.log(np.sum(w * f**2, axis=-1) / _PROBES)))
   # Mirror images have the same maps; of those the smaller shift, then the positive.
   return round(float(drift), 6), round(abs(s.beta), 6), s.beta < 0
-
-
-def _nearest_reachable(activation: Activation, conditions: LocalConditions) -> float | None:
-  """Walks outwards from the target in factors of 2, then halves the last step."""
-
-  def scaled(scale):
-    if _is_dks(conditions):
-      return dataclasses.replace(conditions, c_slope=1 + (conditions.c_slope - 1) * scale)
-    return dataclasses.replace(conditions, c_curvature=conditions.c_curvature * scale)
-
-  for exponent in range(1, 13):
-    for direction in (-1, 1):
-      reached, missed = 2.0 ** (direction * exponent), 2.0 ** (direction * (exponent - 1))
-      if _best_solution(activation, scaled(reached)) is None:
-        continue
-      while abs(reached / missed - 1) > 0.01:
-        middle = math.sqrt(reached * missed)
-        if _best_solution(activation, scaled(middle)) is None:
-          missed = middle
-        else:
-          reached = middle
-      nearest = scaled(reached)
-      return nearest.c_slope if _is_dks(conditions) else nearest.c_curvature
-  return None
 
 
 class _Problem:
@@ -176,30 +147,26 @@ class _Problem:
         self.first = np.log(a**2 * grid.curvature / grid.slope / conditions.c_curvature)
       # Where phi is all but straight, or all but constant, nothing but rounding is left.
       bend = (a**2 * grid.slope - grid.variance) / grid.variance
-      unresolved = ~(bend > _LEAST_BEND) | (grid.variance < 1e-24 * (1 + grid.mean**2))
+      unresolved = ~(bend > _LEAST_BEND) | (grid.variance < 1e-24 * grid.mean**2)
       q_slope = a * (grid.mixed + self.mean * grid.cross) / second_moment
       self.second = np.where(unresolved, np.nan, q_slope - conditions.q_slope)
       self.gain = a / np.sqrt(second_moment) * grid.steepest
 
-  def starts(self, name: str, flat: bool) -> np.ndarray:
+  def starts(self, period: float | None, highest_gain: float) -> np.ndarray:
     """Where the planes through both residuals vanish in a cell, shape [n, 3].
 
     Args:
-      name: of the activation; one period suffices for a periodic one.
-      flat: take the cells with too high a gain instead of the others.
+      period: of the activation; shifts within one suffice.
+      highest_gain: cells with a higher gain throughout are left out.
     """
     cells = cells_with_root(self.first) & cells_with_root(self.second)
-    lowest_gain = corners(self.gain).min(0)
-    if flat:
-      cells &= (lowest_gain >= _HIGHEST_GAIN) & (lowest_gain < _HIGHEST_FLAT_GAIN)
-    else:
-      cells &= lowest_gain < _HIGHEST_GAIN
-    if name in _PERIOD:
+    cells &= corners(self.gain).min(0) < highest_gain
+    if period is not None:
       beta = corners(self.grid.beta)
-      cells &= (beta.max(0) >= 0) & (beta.min(0) <= _PERIOD[name])
+      cells &= (beta.max(0) >= 0) & (beta.min(0) <= period)
     first, second = (corners(residual)[:, cells] for residual in (self.first, self.second))
     s, t = common_root(first, second)
-    near = np.maximum(np.abs(s), np.abs(t)) < 1.0
+    near = np.maximum(np.abs(s), np.abs(t)) < 2.0
     s, t = np.clip(s[near], -0.5, 0.5), np.clip(t[near], -0.5, 0.5)
     unknowns = (self.grid.alpha, self.grid.beta, self.mean)
     return np.stack([interpolate(s, t, corners(q)[:, cells][:, near]) for q in unknowns], -1)

@@ -43,10 +43,18 @@ def nonlinear(activation: Hashable | None = None, *, where: str | None = None) -
   Returns:
     A `Topology`.
 
+  Raises:
+    TypeError: activation is something else.
+
   Example:
     >>> tatnet.nonlinear().compose(1.0, lambda y: 1.1 * y)
     1.1
   """
+  if activation is not None and not hasattr(activation, "maps"):
+    raise TypeError(
+      f"nonlinear got the activation {activation!r}; expected None, for a layer to be solved for, or"
+      " a tatnet.TransformedActivation that maps q = 1 to q = 1."
+    )
   return Nonlinear(activation, where)
 
 
@@ -149,26 +157,25 @@ def weighted_sum(*terms: tuple[float, Topology], where: str | None = None) -> To
   if not abs(total - 1) <= _SUM_TOLERANCE:
     fixed = [weight / math.sqrt(total) for weight in weights] if total > 0 else []
     remedy = (
-      f" Use {', '.join(f'{w:.6g}' for w in fixed)}." if math.isfinite(total) and fixed else ""
+      f" Use {', '.join(f'{w:.9g}' for w in fixed)}." if math.isfinite(total) and fixed else ""
     )
     raise ValueError(
       f"weighted_sum got the weights {weights}, whose squares add to {total:.6g}; expected"
       f" 1, so that the sum keeps q values.{remedy}"
     )
   kept = [(w, b) for w, b in zip(weights, branches, strict=True) if w]
-  # A sum is the same in any order: shorter branches first.
-  kept.sort(key=lambda term: (term[1].num_nonlinear, -abs(term[0])))
   if len(kept) == 1:
     return kept[0][1]
   weights, branches = zip(*kept, strict=True)
-  return WeightedSum(weights, branches, where)
+  # Weights from 32-bit arithmetic miss 1 by a little, which depth would compound.
+  return WeightedSum(tuple(w / math.sqrt(total) for w in weights), branches, where)
 
 
 def as_topology(topology: Topology | Callable[[Any, Map], Any]) -> Topology:
   """A topology as it is; a hand-written maximising function ``f(x, r)`` wrapped."""
   if isinstance(topology, Topology):
     return topology
-  if callable(topology):
+  if callable(topology) and not isinstance(topology, type):
     return HandWritten(topology)
   raise TypeError(
     f"topology is {topology!r} ({type(topology).__name__}); expected a tatnet.Topology, such"

@@ -8,11 +8,12 @@ import numpy as np
 
 from tatnet import edge_of_chaos, rectifiers, solver
 from tatnet.activations import Activation, as_activation
+from tatnet.derivatives import slope_jumps
 from tatnet.maps import LocalMaps
 from tatnet.methods import DKS, EOC, TAT, Method, map_of_each_layer
+from tatnet.reach import NoSolutionError
 from tatnet.topology import Topology, as_topology
 from tatnet.transformed import TransformedActivation, as_transformed
-from tatnet.validation import check_activation, has_slope_jump
 
 _RECTIFIERS = ("relu", "leaky_relu")
 
@@ -59,11 +60,7 @@ def transform_activation(
     ValueError: eta=0.99 is out of reach for 33 nonlinear layers: at slope 0 they reach 0.9759, at slope 1 0.0000. Choose eta below 0.9759, or a deeper network.
   """
   network = as_topology(topology)
-  if isinstance(activation, TransformedActivation):
-    raise TypeError(
-      f"activation is already transformed: {activation!r}. Expected a name, an elementwise"
-      " function or a tatnet.Activation; transform the base activation once, for the network."
-    )
+  _refuse_transformed(activation)
   base = as_activation(activation)
   if isinstance(method, type):
     raise TypeError(
@@ -71,27 +68,25 @@ def transform_activation(
     )
   if not isinstance(method, (TAT, DKS, EOC)):
     raise TypeError(f"method is {method!r}; expected tatnet.TAT(), tatnet.DKS() or tatnet.EOC().")
-  check_activation(base)
-  rectifier = base.name if as_transformed(base).base is None and base.name in _RECTIFIERS else None
+  is_named = as_transformed(base).base is None  # and checks it if it is not
+  rectifier = base.name if is_named and base.name in _RECTIFIERS else None
   match method:
     case EOC():
       return rectifiers.eoc(rectifier, method) if rectifier else edge_of_chaos.solve(base, method)
     case DKS():
       conditions = method.conditions(network)
-      if rectifier:
-        return rectifiers.dks(rectifier, conditions)
     case TAT():
       if rectifier:
         return rectifiers.tat(rectifier, network, method)
-      if has_slope_jump(base):
+      if np.any(slope_jumps(base.jet, base.kinks)):
         raise ValueError(
           f"TAT cannot transform {base.name}, whose slope jumps: its C''(1) is infinite. Use"
           " tatnet.DKS, a smooth activation, or 'leaky_relu', for which TAT has a form of its own."
         )
       conditions = method.conditions(network)
   try:
-    return solver.solve(base, conditions)
-  except solver.NoSolutionError as error:
+    return rectifiers.dks(rectifier, conditions) if rectifier else solver.solve(base, conditions)
+  except NoSolutionError as error:
     raise ValueError(_out_of_reach(base, network, method, conditions, error.nearest)) from None
 
 
@@ -123,6 +118,11 @@ def transform_activations(
   """
   if isinstance(names, str):
     raise TypeError(f"names is the string {names!r}; expected several, such as ('tanh', 'gelu').")
+  if not isinstance(names, Iterable):
+    raise TypeError(f"names is {names!r}; expected several activations, such as ('tanh', 'gelu').")
+  names = list(names)
+  for activation in names:
+    _refuse_transformed(activation)
   bases: dict[str, Activation] = {}
   for base in map(as_activation, names):
     if bases.setdefault(base.name, base) != base:
@@ -145,6 +145,14 @@ def transform_activations(
       " network cannot hold both. Expected one smooth activation, or relu and leaky_relu."
     )
   return {name: transform_activation(base, topology, method) for name, base in bases.items()}
+
+
+def _refuse_transformed(activation: Any) -> None:
+  if isinstance(activation, TransformedActivation):
+    raise TypeError(
+      f"activation is already transformed: {activation!r}. Expected a name, an elementwise"
+      " function or a tatnet.Activation; transform the base activation once, for the network."
+    )
 
 
 def cmap(
@@ -175,26 +183,38 @@ def cmap(
     (0.9879, 0.9)
   """
   network = as_topology(topology)
-  local = _vectorised(as_transformed(activation).maps, np.size(c) * (network.num_nonlinear or 100))
-  return network.compose(c, map_of_each_layer(network, local, "C"))
+  cosines = np.asarray(c, np.float64)
+  if not np.all(np.abs(cosines) <= 1):
+    raise ValueError(f"c={c!r} is not a cosine similarity: expected numbers in [-1, 1].")
+  evaluations = cosines.size * (network.num_nonlinear or 100)
+  local = _vectorised(as_transformed(activation).maps, evaluations)
+  value = np.asarray(network.compose(cosines, map_of_each_layer(network, local, "C")))
+  return value if np.ndim(c) else float(value)
 
 
 def _vectorised(maps: LocalMaps, evaluations: int) -> Callable:
-  """The C map itself; interpolated where each value is a plane integral and many are needed.
-
-  With kinks C is not smooth at c = 1, but it is in the angle arccos(c).
-  """
+  """The C map itself; interpolated where each value is a plane integral and many are needed."""
   if not (maps.needs_plane_integrals and evaluations > 100):
-    return lambda c: maps.C(np.clip(c, -1.0, 1.0))
+    return lambda c: np.asarray(maps.C(np.clip(c, -1.0, 1.0)))
   interpolant = _interpolant(maps)
-  return lambda c: interpolant(np.arccos(np.clip(c, -1.0, 1.0)))
+
+  def interpolated(c):
+    value = interpolant(np.arccos(np.clip(c, -1.0, 1.0)))
+    return np.where(c >= 1.0, 1.0, np.clip(value, -1.0, 1.0))
+
+  return interpolated
 
 
 @functools.lru_cache(maxsize=32)
 def _interpolant(maps: LocalMaps) -> np.polynomial.Chebyshev:
-  return np.polynomial.Chebyshev.interpolate(
-    lambda angle: maps.C(np.cos(angle)), deg=64, domain=[0.0, np.pi]
-  )
+  """C as a polynomial in the angle: with kinks it is not smooth in c at 1, but in arccos(c)."""
+  for degree in (64, 128, 256):
+    polynomial = np.polynomial.Chebyshev.interpolate(
+      lambda angle: maps.C(np.cos(angle)), deg=degree, domain=[0.0, np.pi]
+    )
+    if np.max(np.abs(polynomial.coef[-8:])) < 1e-13:
+      break
+  return polynomial
 
 
 def _out_of_reach(activation, network, method, conditions, nearest: float | None) -> str:
@@ -217,6 +237,11 @@ def _out_of_reach(activation, network, method, conditions, nearest: float | None
   side, change = ("at most", "deeper") if nearest < wanted else ("at least", "shallower")
   return (
     f"{knob}={target:g} is out of reach for {activation.name} in this network: it asks each layer"
-    f" for {symbol} = {wanted:.6g}, and with {given} the activation reaches {side} about"
-    f" {nearest:.4g}. Choose {knob} {side} {reached:.4g}, a {change} network, or another activation."
+    f" for {symbol} = {_spelled(wanted)}, and with {given} the activation reaches {side} about"
+    f" {_spelled(nearest)}. Choose {knob} {side} {_spelled(reached)}, a {change} network, or another activation."
   )
+
+
+def _spelled(value: float) -> str:
+  """Enough digits to tell a slope from 1."""
+  return f"1 + {value - 1:.3g}" if 0 < value - 1 < 1e-3 else f"{value:.6g}"

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from tatnet.activations import (
   leaky_relu,
 )
 from tatnet.maps import LocalMaps, LocalValues
+from tatnet.validation import check_activation
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -67,15 +69,22 @@ class TransformedActivation:
     if self.base is None:
       as_activation(self.name)  # raises for a name that is not known
     for field, value in self._numbers():
-      if not math.isfinite(value):
-        raise ValueError(f"{field}={value}: expected a finite number or None.")
+      if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise ValueError(f"{field}={value!r}: expected a finite number or None.")
       object.__setattr__(self, field, float(value))
+    for field in ("weight_scale", "operating_q"):
+      if getattr(self, field) is not None and not getattr(self, field) > 0:
+        raise ValueError(f"{field}={getattr(self, field)}: expected a number above 0 or None.")
     if self.input_scale == 0:
       raise ValueError("input_scale=0 makes the activation constant; expected a non-zero number.")
     if self.negative_slope is not None and self.name != "leaky_relu":
       raise ValueError(
         f"negative_slope={self.negative_slope} with {self.name!r}: only 'leaky_relu' has one."
       )
+
+  def __getstate__(self):
+    # What is derived is not saved: it holds functions that cannot be pickled.
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   def _numbers(self):
     for field in dataclasses.fields(self):
@@ -150,10 +159,12 @@ class TransformedActivation:
   def _closed_form(self) -> kernels.Kernel | None:
     gain = 1.0 if self.output_scale is None else self.output_scale
     scale, phase = self.input_scale or 1.0, self.input_shift or 0.0
+    if self.base is not None:
+      return None
     if self.name in ("sin", "cos"):
       phase += math.pi / 2 if self.name == "cos" else 0.0
       return kernels.SineKernel(gain, scale, phase, self.output_shift or 0.0)
-    if phase or self.output_shift or self.base is not None:
+    if phase or self.output_shift:
       return None
     if self.name == "erf":
       return kernels.ErfKernel(gain, scale)
@@ -193,6 +204,11 @@ class TransformedActivation:
         f"from_dict got the fields {sorted(data)}; expected 'name' and any of"
         f" {sorted(known - {'name'})}."
       )
+    if base is None and data["name"] not in ACTIVATIONS:
+      raise ValueError(
+        f"from_dict got the name {data['name']!r}, which is not one of the named activations;"
+        " expected its function as well: from_dict(data, base=function)."
+      )
     return cls(**data, base=None if base is None else as_activation(base))
 
   def __repr__(self):
@@ -200,6 +216,7 @@ class TransformedActivation:
     return f"TransformedActivation({self.name!r}{numbers})"
 
 
+@functools.lru_cache(maxsize=256)
 def as_transformed(
   activation: "str | Activation | Callable | TransformedActivation",
 ) -> TransformedActivation:
@@ -207,6 +224,7 @@ def as_transformed(
   if isinstance(activation, TransformedActivation):
     return activation
   base = as_activation(activation)
+  check_activation(base)
   is_named = ACTIVATIONS.get(base.name) is base
   return TransformedActivation(base.name, base=None if is_named else base)
 
@@ -224,7 +242,8 @@ def local_maps(activation: str | Activation | Callable | TransformedActivation) 
     or arrays.
 
   Raises:
-    ValueError: an unknown name.
+    ValueError: an unknown name, or a function that is not elementwise, finite and
+      continuous with its kinks declared.
 
   Reference:
     Martens et al., Deep Kernel Shaping (arXiv 2110.01765), Section 4.

@@ -16,7 +16,10 @@ import tatnet
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-MODULES = ["tatnet", *(f"tatnet.{m.name}" for m in pkgutil.iter_modules(tatnet.__path__))]
+MODULES = [
+  "tatnet",
+  *(module.name for module in pkgutil.walk_packages(tatnet.__path__, prefix="tatnet.")),
+]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,13 +2,13 @@
 
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
-from tatnet.tracing.signals import consumed, linear, pooled
+from tatnet.tracing.signals import consumed, linear, pooled, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 
 def dot_general(reader: Reader, seen: Equation) -> list[Value]:
   """Matrix products, dense layers, einsum."""
-  left, right = (pooled(value) for value in seen.inputs)
+  left, right = (pooled(reader, value, seen) for value in seen.inputs)
   if not (is_signal(left) or is_signal(right)):
     return _lookup(reader, seen, (left, right))
   if is_signal(left) and is_signal(right):
@@ -33,7 +33,7 @@ def dot_general(reader: Reader, seen: Equation) -> list[Value]:
 
 def convolution(reader: Reader, seen: Equation) -> list[Value]:
   """Convolutions of any stride, dilation, grouping and direction."""
-  image, kernel = (pooled(value) for value in seen.inputs)
+  image, kernel = (pooled(reader, value, seen) for value in seen.inputs)
   if not (is_signal(image) or is_signal(kernel)):
     return without_signal(seen)
   if is_signal(kernel):
@@ -49,7 +49,7 @@ def convolution(reader: Reader, seen: Equation) -> list[Value]:
 
 def gather(reader: Reader, seen: Equation) -> list[Value]:
   """Indexing: a look-up in a table of weights is an embedding; else a rearrangement."""
-  table = pooled(seen.inputs[0])
+  table = pooled(reader, seen.inputs[0], seen)
   if isinstance(table, Signal):
     signal = linear(reader, table, seen)
     axes = axis_labels.of_input(len(seen.out_shapes[0]), 0)
@@ -73,7 +73,7 @@ def _lookup(reader: Reader, seen: Equation, operands) -> list[Value]:
 
 def _apply(reader: Reader, seen: Equation, signal: Signal, weights: Value, axes) -> Value:
   if signal.softmax:
-    _report_softmax(reader, seen)
+    signal = without_softmax(reader, signal, seen)
   node, factor = consumed(reader, signal, seen)
   if node.kind == "input":
     factor = 1.0  # the input is taken to have q = 1 after any preprocessing
@@ -90,7 +90,8 @@ def _product(reader: Reader, seen: Equation, left: Value, right: Value) -> list[
   if not (isinstance(left, Signal) and isinstance(right, Signal)):
     return unreadable(seen)
   if left.softmax or right.softmax:
-    _report_softmax(reader, seen)
+    scores, left = (left, right) if left.softmax else (right, left)
+    without_softmax(reader, scores, seen)
   else:
     reader.findings.error(
       "product of two signals",
@@ -99,16 +100,6 @@ def _product(reader: Reader, seen: Equation, left: Value, right: Value) -> list[
       "C maps do not cover it, softmax attention included: leave that part out of the shaped"
       " network.",
     )
-  signal = linear(reader, right if left.softmax else left, seen)
+  signal = linear(reader, left, seen)
   axes = axis_labels.of_input(len(seen.out_shapes[0]), 0)
   return [Signal(signal.node, signal.scale, axes)]
-
-
-def _report_softmax(reader: Reader, seen: Equation) -> None:
-  reader.findings.error(
-    "softmax attention",
-    seen.place,
-    "a signal is mixed by the softmax of another",
-    "attention is not covered by TAT and DKS as implemented here; shape the dense layers by a"
-    " topology written by hand.",
-  )

@@ -1,17 +1,18 @@
 """`trace` and `trace_apply`: from a model to its topology."""
 
+import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tatnet.nodes import Topology
 from tatnet.tracing import axes as axis_labels
+from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.initial_values import uniform_outputs
-from tatnet.tracing.program import Reader, constant
+from tatnet.tracing.program import Equation, Reader, constant
 from tatnet.tracing.rules import RULES, activation, unknown
 from tatnet.tracing.signals import pooled, settle
 from tatnet.tracing.values import Data, Signal, Value, Weights
@@ -67,7 +68,8 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
       are the layers to be solved for; any other nonlinearity in it is a layer
       that keeps its own map.
     *inputs: its positional arguments: arrays or `jax.ShapeDtypeStruct`, the batch
-      first. Float arrays are the signal and are taken to have q = 1.
+      first. Float arrays are the signal and are taken to have q = 1. Anything else,
+      such as a flag, is passed as it is.
     **kwargs: further keyword arguments, passed as they are.
 
   Returns:
@@ -102,11 +104,12 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
     )
   if _takes_activation(forward):
     kwargs = {"activation": placeholder, **kwargs}
-  network = hk.transform_with_state(lambda *args: forward(*args, **kwargs))
+  arrays, inputs_of = _arrays(inputs)
+  network = hk.transform_with_state(lambda *args: forward(*inputs_of(args), **kwargs))
 
   def read(wide: bool) -> Topology:
     key = jax.random.key(0)
-    abstract = _abstract(inputs, wide)
+    abstract = _abstract(arrays, wide)
     program, shapes = jax.make_jaxpr(network.init, return_shape=True)(key, *abstract)
     starts = uniform_outputs(program)
     values = [
@@ -133,9 +136,9 @@ def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | No
     apply: ``apply(params, *inputs)``. If it takes ``activation`` it is passed
       `placeholder`; else build the model with `placeholder` for the activation to
       be solved for.
-    params: any pytree of arrays or shapes. Leaves whose path names "batch_stats"
-      are running statistics.
-    *inputs: arrays or shapes.
+    params: any pytree of arrays or shapes. What else is in it, such as flags and
+      functions in an Equinox module, stays as it is.
+    *inputs: arrays or shapes; anything else, such as a flag, is passed as it is.
     batch_axis: the axis of the inputs that holds the examples; None for a
       function of a single example.
 
@@ -157,11 +160,16 @@ def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | No
   if not callable(apply):
     raise TypeError(f"trace_apply got {apply!r}; expected a function apply(params, *inputs).")
   options = {"activation": placeholder} if _takes_activation(apply) else {}
-  values = [_parameter(_name(path), leaf) for path, leaf in _leaves(params)]
+  parameters, parameters_of = _arrays(params)
+  arrays, inputs_of = _arrays(inputs)
+  statistics = _running_statistics(params)
+  values = [_parameter(_name(path), leaf, statistics) for path, leaf in _leaves(params)]
+
+  def call(parameters, *arrays):
+    return apply(parameters_of(parameters), *inputs_of(arrays), **options)
 
   def read(wide: bool) -> Topology:
-    shapes, abstract = _abstract(params, wide), _abstract(inputs, wide)
-    return _read(lambda p, *args: apply(p, *args, **options), shapes, values, abstract, batch_axis)
+    return _read(call, _abstract(parameters, wide), values, _abstract(arrays, wide), batch_axis)
 
   return _in_double_precision(read)
 
@@ -171,7 +179,7 @@ def _in_double_precision(read: Callable[[bool], Topology]) -> Topology:
   with jax.enable_x64(True):
     try:
       program = read(True)
-    except TypeError:
+    except (TypeError, ValueError):
       program = None
   return program() if program is not None else read(False)()
 
@@ -192,12 +200,12 @@ def _read(apply, params, values: list[Value], inputs, batch_axis: int | None) ->
 
 
 def _topology(reader: Reader, outputs: list[Value]) -> Topology:
-  from tatnet.tracing.program import Equation
-
   end = Equation("output", [], [], [], {}, "the output", 1e-6)
   found = []
-  for value in map(pooled, outputs):
+  for value in (pooled(reader, value, end) for value in outputs):
     if isinstance(value, Signal):
+      if value.softmax:  # turns logits into probabilities; no layer follows
+        value = dataclasses.replace(value, expression=VARIABLE)
       node, factor = settle(reader, value, end)
       reader.network.consume_sum(node, factor, end.tolerance)
       found.append(node.topology_from(reader.network.input))
@@ -216,30 +224,67 @@ def _input(reader: Reader, leaf: Any, batch_axis: int | None) -> Value:
   return Signal(reader.network.input, 1.0, axis_labels.of_input(len(leaf.shape), batch_axis))
 
 
-def _parameter(name: str, leaf: Any) -> Value:
-  if "batch_stats" in name:
+def _parameter(name: str, leaf: Any, statistics: set[str]) -> Value:
+  if name in statistics:
     return Data("state")
+  if not jnp.issubdtype(leaf.dtype, jnp.floating):  # random keys, counters
+    return Data()
   if isinstance(leaf, jax.ShapeDtypeStruct):
     return Weights(frozenset({name}), certain=False)
-  known = constant(leaf)
-  value = getattr(known, "value", None)
-  return Weights(frozenset({name}), value)
+  return Weights(frozenset({name}), getattr(constant(leaf), "value", None))
 
 
-def _abstract(tree: Any, wide: bool) -> Any:
-  """Shapes of a tree of arrays; floats of 32 bits become 64 bits if asked."""
+def _running_statistics(params: Any) -> set[str]:
+  """Names of the leaves that hold running statistics of a batch normalisation.
+
+  Flax linen keeps them in the collection "batch_stats", Flax NNX in variables of
+  type BatchStat, Equinox in its State, Haiku in modules called "mean_ema" and "var_ema".
+  """
+
+  def is_statistic(node):
+    library = type(node).__module__.split(".")[0]
+    return (library, type(node).__name__) in (("flax", "BatchStat"), ("equinox", "State"))
+
+  names = {_name(path) for path, _ in _leaves(params)}
+  found = {n for n in names if {"batch_stats", "mean_ema", "var_ema"} & set(n.split("/"))}
+  for path, node in jax.tree_util.tree_flatten_with_path(params, is_leaf=is_statistic)[0]:
+    if is_statistic(node):
+      found |= {"/".join((_name(path), _name(inner))) for inner, _ in _leaves(node)}
+  return found
+
+
+def _arrays(tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
+  """The arrays in a tree, and a function that puts others in their place.
+
+  What is no array, such as a flag or a function, stays what it is.
+  """
+  leaves, structure = jax.tree.flatten(tree)
+
+  def tree_of(arrays):
+    rest = iter(arrays)
+    return structure.unflatten([next(rest) if _is_array(leaf) else leaf for leaf in leaves])
+
+  return [leaf for leaf in leaves if _is_array(leaf)], tree_of
+
+
+def _is_array(leaf: Any) -> bool:
+  return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
+
+
+def _abstract(arrays: Sequence[Any], wide: bool) -> list[jax.ShapeDtypeStruct]:
+  """Shapes of arrays; floats of 32 bits become 64 bits if asked."""
 
   def shape_of(leaf):
-    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
-      leaf = np.asarray(leaf)
     dtype = jnp.float64 if wide and leaf.dtype == jnp.float32 else leaf.dtype
     return jax.ShapeDtypeStruct(leaf.shape, dtype)
 
-  return jax.tree.map(shape_of, tree)
+  return [shape_of(leaf) for leaf in arrays]
 
 
-def _leaves(tree: Any):
-  return jax.tree_util.tree_flatten_with_path(tree)[0]
+def _leaves(tree: Any) -> list[tuple[Any, Any]]:
+  """Paths and arrays."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return [(path, leaf) for path, leaf in leaves if _is_array(leaf)]
 
 
 def _name(path) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from tatnet.tracing import expressions
 from tatnet.tracing.expressions import VARIABLE, Expression
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
-from tatnet.tracing.signals import consumed, linear, pooled
+from tatnet.tracing.signals import linear, pooled, root_mean_square, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 
@@ -41,6 +41,9 @@ def _without_signal(seen: Equation) -> Value:
   folded = None
   if all(number is not None for number in numbers):
     folded = _number(seen, numbers)
+  state = next((v for v in inputs if isinstance(v, Data) and v.kind == "state"), None)
+  if state is not None:  # a gain times a running statistic is still part of a normalisation
+    return state
   leaves = frozenset().union(*(v.leaves for v in inputs if isinstance(v, Weights)))
   if leaves:
     certain = all(v.certain for v in inputs if isinstance(v, Weights))
@@ -97,20 +100,20 @@ def _select(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
 
 def _with_data(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
   """A signal beside constants that are not uniform, random numbers or running statistics."""
-  signals = [v for v in map(pooled, inputs) if isinstance(v, Signal)]
   data = next(value for value in inputs if isinstance(value, Data))
   if any(isinstance(value, Statistic) for value in inputs) and data.kind == "state":
     return data  # running statistics being updated
+  signals = [v for v in (pooled(reader, v, seen) for v in inputs) if isinstance(v, Signal)]
   if not signals:
     return Unreadable()
-  signal = signals[0]
+  signal = linear(reader, signals[0], seen)
   if data.kind == "mask" and seen.name == "mul":
     return dataclasses.replace(signal, scale=signal.scale * data.keep)
   if data.kind == "state":
     _report_batch_norm(reader, seen)
-    return dataclasses.replace(signal, scale=signal.node.corrected, expression=VARIABLE)
+    return dataclasses.replace(signal, scale=signal.node.corrected)
   if signal.node.kind == "input":  # preprocessing, masks and positions of the input
-    return dataclasses.replace(signal, scale=1.0, expression=VARIABLE)
+    return dataclasses.replace(signal, scale=1.0)
   if seen.name in ("mul", "div", "select_n"):
     what, remedy = "multiplied by", "keep it out of the network, or use a uniform constant"
   else:
@@ -135,46 +138,55 @@ def _with_data(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
 def _of_statistics(reader, seen, inputs: list[Value], statistics: list[Statistic]) -> Value:
   """Arithmetic among statistics and constants, such as ``rsqrt(mean(x^2) - mean(x)^2 + eps)``."""
   if len({s.node for s in statistics}) > 1:
-    return _of_signals_or_gate(reader, seen, [pooled(value) for value in inputs])
-  numbers = [v.value for v in inputs]
-  value = _number(seen, numbers)
+    return _of_signals_or_gate(reader, seen, [pooled(reader, v, seen) for v in inputs])
+  value = _number(seen, [v.value for v in inputs])
   first = statistics[0]
   result = None
   if len(statistics) == 1 and first.pooled is not None:
-    arguments = [pooled(v) for v in inputs]
+    arguments = [first.pooled if v is first else v for v in inputs]
     result = _of_signals(reader, seen, arguments, [first.pooled])
-    result = result if isinstance(result, Signal) else None
-  axes = max((s.axes for s in statistics), key=len)
-  over_batch = any(s.over_batch for s in statistics)
   return Statistic(
-    first.node, math.nan if value is None else value, axes, over_batch, result, first.shifts
+    first.node,
+    math.nan if value is None else value,
+    max((s.axes for s in statistics), key=len),
+    frozenset().union(*(s.over for s in statistics)),
+    result if isinstance(result, Signal) else None,
+    is_maximum=first.is_maximum,
   )
 
 
 def _with_statistic(
-  reader, seen, inputs, signals: list[Signal], statistics: list[Statistic]
+  reader, seen: Equation, inputs: list[Value], signals: list[Signal], statistics: list[Statistic]
 ) -> Value:
-  """A signal beside a statistic: of itself, which normalises it, or of another."""
+  """A signal beside a statistic: of itself, which normalises it, or of another.
+
+  In a wide network a statistic of the signal itself is a number, the same for all
+  inputs of the same q. So normalisation acts entry by entry, with that number.
+  """
   signal, statistic = signals[0], statistics[0]
-  if statistic.node is not signal.node or len(inputs) != 2:
-    return _of_signals_or_gate(reader, seen, [pooled(value) for value in inputs])
-  if statistic.over_batch:
+  known = math.isfinite(statistic.value) and (statistic.value or seen.name != "div")
+  if statistic.node is not signal.node or len(inputs) != 2 or not known:
+    return _of_signals_or_gate(reader, seen, [pooled(reader, v, seen) for v in inputs])
+  over_batch = "b" in statistic.over
+  if over_batch:
     _report_batch_norm(reader, seen)
-  if seen.name in ("sub", "add"):  # centring; a maximum is subtracted for safety only
-    return signal
-  usable = math.isfinite(statistic.value) and (statistic.value or seen.name == "mul")
-  if seen.name not in ("mul", "div") or not usable:
-    return _of_signals_or_gate(reader, seen, [pooled(value) for value in inputs])
-  if not signal.is_linear and expressions.as_line(signal.expression) is None:
+  if seen.name in ("sub", "add") and (signal.is_linear or statistic.is_maximum):
+    return signal  # the mean is 0; a maximum is subtracted for safety only
+  if seen.name == "div" and not signal.is_linear and statistic.source == signal.expression:
     return dataclasses.replace(signal, softmax=True)
-  node, factor = consumed(reader, signal, seen)
-  factor = factor * statistic.value if seen.name == "mul" else factor / statistic.value
-  # epsilon in the denominator moves the gain a little away from 1. A batch
-  # normalisation that is gone, as its finding asks, leaves no gain behind.
-  near = statistic.over_batch or abs(abs(factor) - 1) < 1e-2
-  gain = math.copysign(1.0, factor) if near else factor
-  normal = reader.network.normalised(node, seen.place)
-  return Signal(normal, gain, signal.axes, layout=signal.layout)
+  value = statistic.value
+  if seen.name in ("mul", "div"):
+    size = root_mean_square(signal)
+    gain = size * value if seen.name == "mul" else size / value
+    # epsilon in the denominator moves the gain a little away from 1. A batch
+    # normalisation that is gone, as its finding asks, leaves no gain behind.
+    gain = 1.0 if over_batch or abs(gain - 1) < 1e-2 else gain
+    if signal.is_linear:
+      reader.network.consume_sum(signal.node, signal.coefficient, seen.tolerance)
+      size = root_mean_square(signal)
+    value = gain / size if seen.name == "mul" else size / gain
+  arguments = [Known(value) if v is statistic else v for v in inputs]
+  return _of_signals(reader, seen, arguments, [signal])
 
 
 def _report_batch_norm(reader: Reader, seen: Equation) -> None:
@@ -188,8 +200,9 @@ def _report_batch_norm(reader: Reader, seen: Equation) -> None:
 
 def _of_signals(reader, seen, inputs: list[Value], signals: list[Signal]) -> Value:
   """Constants and signals only."""
-  if any(signal.softmax for signal in signals):
-    return next(signal for signal in signals if signal.softmax)
+  softmax = next((signal for signal in signals if signal.softmax), None)
+  if softmax is not None:
+    return without_softmax(reader, softmax, seen) if len(signals) > 1 else softmax
   is_sum = seen.name in ("add", "sub", "add_any") and len(signals) == 2
   if is_sum and (not _aligned(*signals) or all(_is_linear(s) for s in signals)):
     return _sum(reader, seen, signals)
@@ -253,7 +266,7 @@ def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
       "a signal is added to a rearranged copy of itself",
       "end one of the two branches with a linear or convolutional layer.",
     )
-    return first
+    return dataclasses.replace(first, scale=first.node.corrected)
   sign = -1.0 if seen.name == "sub" else 1.0
   terms = [(first.node, first.coefficient), (second.node, sign * second.coefficient)]
   node, factor = reader.network.add(terms, seen.place)

@@ -34,6 +34,8 @@ _PRIMITIVES = {
   }.items()
 }  # fmt: skip
 ELEMENTWISE = frozenset(_PRIMITIVES)
+_LOGIC = ("and", "or", "xor", "not")
+_STEPS = ("ceil", "floor", "rem", "round")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,15 +53,17 @@ class Expression:
   options: tuple[tuple[str, Any], ...] = ()
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """Evaluates the expression on a float array."""
+    """Evaluates the expression on a float array; truth values become 0 and 1."""
     if self.primitive == "variable":
       return x
     arguments = [
       a(x) if isinstance(a, Expression) else jax.numpy.full_like(x, a) for a in self.arguments
     ]
-    if self.primitive == "select_n" and arguments[0].dtype != bool:
+    if self.primitive in _LOGIC:
+      arguments = [a != 0 for a in arguments]
+    elif self.primitive == "select_n":
       arguments[0] = arguments[0] != 0
-    return _PRIMITIVES[self.primitive](*arguments, **dict(self.options))
+    return _PRIMITIVES[self.primitive](*arguments, **dict(self.options)).astype(x.dtype)
 
   def of(self, inner: "Expression") -> "Expression":
     """This expression with another in place of its variable."""
@@ -83,6 +87,24 @@ def apply(
 def scaled(expression: Expression, factor: float) -> Expression:
   """factor * expression."""
   return expression if factor == 1 else Expression("mul", (expression, factor))
+
+
+def without_factor(expression: Expression) -> tuple[Expression, float]:
+  """An expression without the constant factors around it, and their product."""
+  factor = 1.0
+  while True:
+    match expression.primitive, expression.arguments:
+      case "mul", (Expression() as inner, float() as number):
+        factor *= number
+      case "mul", (float() as number, Expression() as inner):
+        factor *= number
+      case "div", (Expression() as inner, float() as number) if number:
+        factor /= number
+      case "neg", (Expression() as inner,):
+        factor = -factor
+      case _:
+        return expression, factor
+    expression = inner
 
 
 def evaluate(function: Callable[[jax.Array], jax.Array], x: np.ndarray) -> np.ndarray:
@@ -175,16 +197,32 @@ def find_kinks(expression: Expression) -> tuple[float, ...]:
   return tuple(sorted(kinks))
 
 
+@functools.lru_cache(maxsize=1024)
+def jumps(expression: Expression) -> bool:
+  """Whether the function itself jumps, not only its slope."""
+  if any(part.primitive in _STEPS for part in _parts(expression)):
+    return True
+  kinks = np.array(find_kinks(expression))
+  step = 1e-9 * (1 + np.abs(kinks))
+  left, right = evaluate(expression, kinks - step), evaluate(expression, kinks + step)
+  return bool((np.abs(right - left) > 1e-6 * (1 + np.abs(left))).any())
+
+
+def _parts(expression: Expression):
+  yield expression
+  for argument in expression.arguments:
+    if isinstance(argument, Expression):
+      yield from _parts(argument)
+
+
 def _switches(expression: Expression):
   """Expressions whose zeros are where a piecewise primitive changes its piece."""
-  arguments = expression.arguments
-  if expression.primitive in ("max", "min", "eq", "ne", "lt", "le", "gt", "ge"):
-    yield Expression("sub", arguments)
-  elif expression.primitive in ("abs", "sign") and isinstance(arguments[0], Expression):
-    yield arguments[0]
-  elif expression.primitive == "clamp":
-    yield Expression("sub", arguments[:2])
-    yield Expression("sub", arguments[1:])
-  for argument in arguments:
-    if isinstance(argument, Expression):
-      yield from _switches(argument)
+  for part in _parts(expression):
+    arguments = part.arguments
+    if part.primitive in ("max", "min", "eq", "ne", "lt", "le", "gt", "ge"):
+      yield Expression("sub", arguments)
+    elif part.primitive in ("abs", "sign") and isinstance(arguments[0], Expression):
+      yield arguments[0]
+    elif part.primitive == "clamp":
+      yield Expression("sub", arguments[:2])
+      yield Expression("sub", arguments[1:])

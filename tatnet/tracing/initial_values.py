@@ -1,59 +1,69 @@
 """Which parameters start at one number, read from the program of `init` without running it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+_SAME = ("broadcast_in_dim", "convert_element_type", "reshape", "transpose", "squeeze", "copy")
+_ARITHMETIC = {
+  "add": lambda a, b: a + b,
+  "sub": lambda a, b: a - b,
+  "mul": lambda a, b: a * b,
+  "div": lambda a, b: a / b if b else None,
+}
+
 
 def uniform_outputs(closed: Any) -> list[float | None]:
   """For each output of a closed jaxpr the number in all its entries, or None."""
-  return [_uniform(closed.jaxpr, atom, closed.consts) for atom in closed.jaxpr.outvars]
+  program = _Program(closed.jaxpr, closed.consts)
+  return [program.uniform(atom) for atom in closed.jaxpr.outvars]
 
 
-def _uniform(jaxpr: Any, atom: Any, consts=(), outer=None) -> float | None:
-  """Looks backwards from an atom; `outer` answers for the inputs of an inner jaxpr."""
-  if hasattr(atom, "val"):
-    return _number(atom.val)
-  for var, value in zip(jaxpr.constvars, consts, strict=False):
-    if var is atom:
-      return _number(value)
-  for position, var in enumerate(jaxpr.invars):
-    if var is atom:
-      return outer(position) if outer else None
-  equation = next((e for e in reversed(jaxpr.eqns) if any(v is atom for v in e.outvars)), None)
-  if equation is None:
-    return None
+class _Program:
+  """Looks backwards from an output to where it was made.
 
-  def operand(position):
-    return _uniform(jaxpr, equation.invars[position], consts, outer)
+  Args:
+    jaxpr: an open jaxpr.
+    consts: values of its constant variables.
+    argument: answers for the input at a position, where the caller knows it.
+  """
 
-  name, parameters = equation.primitive.name, equation.params
-  index = next(i for i, v in enumerate(equation.outvars) if v is atom)
-  if name in (
-    "broadcast_in_dim",
-    "convert_element_type",
-    "reshape",
-    "transpose",
-    "squeeze",
-    "copy",
+  def __init__(
+    self, jaxpr: Any, consts: Sequence[Any] = (), argument: Callable[[int], Any] | None = None
   ):
-    return operand(0)
-  if name in ("add", "sub", "mul", "div"):
-    a, b = operand(0), operand(1)
-    if a is None or b is None or (name == "div" and b == 0):
+    self._argument = argument or (lambda _: None)
+    self._inputs = {var: position for position, var in enumerate(jaxpr.invars)}
+    self._constants = dict(zip(jaxpr.constvars, consts, strict=False))
+    self._made_by = {
+      var: (equation, index)
+      for equation in jaxpr.eqns
+      for index, var in enumerate(equation.outvars)
+    }
+
+  def uniform(self, atom: Any) -> float | None:
+    """The number in all entries of an atom, or None."""
+    if hasattr(atom, "val"):
+      return _number(atom.val)
+    if atom in self._constants:
+      return _number(self._constants[atom])
+    if atom in self._inputs:
+      return self._argument(self._inputs[atom])
+    equation, index = self._made_by[atom]
+    name, operands = equation.primitive.name, equation.invars
+    if name in _SAME:
+      return self.uniform(operands[0])
+    if name in _ARITHMETIC:
+      numbers = [self.uniform(operand) for operand in operands]
+      return None if None in numbers else _ARITHMETIC[name](*numbers)
+    body = equation.params.get("jaxpr") or equation.params.get("call_jaxpr")
+    jaxpr = getattr(body, "jaxpr", body)
+    if not hasattr(jaxpr, "eqns"):
       return None
-    return {"add": a + b, "sub": a - b, "mul": a * b, "div": a / b if b else 0.0}[name]
-  if name in ("neg",):
-    value = operand(0)
-    return None if value is None else -value
-  if name == "scan":
-    body = parameters["jaxpr"]
-    return _uniform(body.jaxpr, body.jaxpr.outvars[index], body.consts)
-  body = parameters.get("jaxpr") or parameters.get("call_jaxpr")
-  if body is not None and hasattr(getattr(body, "jaxpr", body), "eqns"):
-    inner = getattr(body, "jaxpr", body)
-    return _uniform(inner, inner.outvars[index], getattr(body, "consts", ()), operand)
-  return None
+    # A scan makes stacked parameters; what enters its body differs from step to step.
+    outside = None if name == "scan" else lambda position: self.uniform(operands[position])
+    inner = _Program(jaxpr, getattr(body, "consts", ()), outside)
+    return inner.uniform(jaxpr.outvars[index])
 
 
 def _number(value: Any) -> float | None:
@@ -63,4 +73,20 @@ def _number(value: Any) -> float | None:
     return None
   if array.size == 0 or not (array == array.flat[0]).all():
     return None
-  return float(array.flat[0])
+  return as_written(np.asarray(value).flat[0])
+
+
+def as_written(number: Any) -> float:
+  """A rounded constant as the decimal that it was: 0.8 in float32 is read as 0.8.
+
+  JAX widens constants of 32 bits where it computes in 64, so a number of 64 bits
+  that 32 bits hold is read like them.
+  """
+  dtype = np.dtype(type(number))
+  exact = float(number)
+  if not np.issubdtype(dtype, np.integer) and np.float32(exact) == exact:
+    digits = range(1, 4 if dtype.itemsize == 2 else 7)
+    rounded = np.float32 if dtype.itemsize > 2 else dtype.type
+    decimals = (float(f"{exact:.{n}g}") for n in digits)
+    return next((d for d in decimals if rounded(d) == number), exact)
+  return exact

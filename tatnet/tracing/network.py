@@ -23,7 +23,7 @@ class Node:
   """A unit-q signal of the network.
 
   Attributes:
-    kind: "input", "affine", "nonlinear", "sum", "concatenation" or "normalised".
+    kind: "input", "affine", "nonlinear", "sum" or "concatenation".
     parent: the node before, None for the input.
     piece: topology from the parent to here.
     terms: for sums and concatenations, pairs (node, coefficient on its unit signal).
@@ -33,6 +33,12 @@ class Node:
     corrected: factor by which a sum that was reported as not normalised is too
       large; what follows is read as if it had been mended.
     consumed: whether anything but another sum has used the node.
+    depth: number of nodes before it.
+    all_leaves: parameters used anywhere between the input and here.
+    last_leaves: those of the affine maps that the signal ends with.
+    is_gaussian: whether random weights were applied since the last nonlinearity or
+      the input, so that the entries are Gaussian.
+    reaches_input: whether it leads back to the input without any layer between.
   """
 
   kind: str
@@ -44,11 +50,27 @@ class Node:
   made_with: float = 1.0
   corrected: float = 1.0
   consumed: bool = False
-  depth: int = 0
+  depth: int = dataclasses.field(default=0, init=False)
 
   def __post_init__(self):
+    # Derived once from the nodes before; following them later would recurse as
+    # deep as the network.
     self.serial = next(_serial)
     self.depth = 0 if self.parent is None else self.parent.depth + 1
+    sources = self.sources
+    self.all_leaves = self.leaves.union(*(source.all_leaves for source in sources))
+    if self.kind == "affine":
+      self.last_leaves, self.is_gaussian, self.reaches_input = self.leaves, True, False
+    elif self.kind in ("input", "nonlinear"):
+      self.last_leaves, self.is_gaussian = frozenset(), False
+      self.reaches_input = self.kind == "input"
+    else:
+      self.last_leaves = frozenset().union(*(source.last_leaves for source in sources))
+      # One branch with weights makes a sum count: a ResNet of version 1 adds to the
+      # output of a nonlinearity, and its authors' maps treat the sum as Gaussian.
+      enough = any if self.kind == "sum" else all
+      self.is_gaussian = enough(source.is_gaussian for source in sources)
+      self.reaches_input = any(source.reaches_input for source in sources)
 
   @property
   def sources(self) -> tuple["Node", ...]:
@@ -56,25 +78,6 @@ class Node:
     if self.terms:
       return tuple(node for node, _ in self.terms)
     return () if self.parent is None else (self.parent,)
-
-  @functools.cached_property
-  def all_leaves(self) -> frozenset[str]:
-    """Parameters used anywhere between the input and here."""
-    return self.leaves.union(*(source.all_leaves for source in self.sources))
-
-  @functools.cached_property
-  def is_gaussian(self) -> bool:
-    """Whether random weights were applied since the last nonlinearity or the input.
-
-    One such branch makes a sum count: a ResNet of version 1 adds to the output of
-    a nonlinearity, and its authors' maps treat the sum as Gaussian.
-    """
-    if self.kind == "affine":
-      return True
-    if self.kind in ("input", "nonlinear"):
-      return False
-    enough = any if self.kind == "sum" else all
-    return enough(source.is_gaussian for source in self.sources)
 
   def topology_from(self, ancestor: "Node") -> Topology:
     """The network between an ancestor and this node."""
@@ -92,32 +95,48 @@ class Network:
     self.findings = findings
     self.input = Node("input", place="input")
     self._used: dict[str, str] = {}
+    self._partly_used: dict[str, str] = {}
     self._nonlinear: dict[tuple, Node] = {}
 
   def affine(self, node: Node, leaves: frozenset[str], place: str) -> Node:
     """Multiplication by weights; parameters that were used before are reported."""
     node.consumed = True
-    tied = sorted(leaf for leaf in leaves if leaf in self._used)
-    if tied:
+    tied = min((leaf for leaf in leaves if self._used_at(leaf)), default=None)
+    if tied is not None:
       self.findings.error(
         "tied weights",
         place,
-        f"the parameter {tied[0]} was already used at {self._used[tied[0]]}",
+        f"the parameter {tied or 'array'} was already used at {self._used_at(tied)}",
         "give each layer weights of its own: kernel shaping takes the weights of different layers"
         " as independent.",
       )
     for leaf in leaves:
       self._used.setdefault(leaf, place)
+      for whole in _wholes(leaf):
+        self._partly_used.setdefault(whole, place)
     return Node("affine", node, leaves=leaves, place=place)
 
+  def _used_at(self, leaf: str) -> str | None:
+    """Where a parameter, one of its parts, or what it is part of was used."""
+    places = [self._used.get(name) for name in (leaf, *_wholes(leaf))]
+    return next((p for p in places if p), None) or self._partly_used.get(leaf)
+
   def nonlinear(self, node: Node, activation, key, place: str) -> Node:
-    """An elementwise function; `key` tells whether the same one was applied before."""
+    """An elementwise function.
+
+    Args:
+      node: what it is applied to.
+      activation: the function; None for the one to be solved for.
+      key: of a value that may be read several times, so that it is one layer; None
+        for a layer of its own, as every call of the activation is.
+      place: where in the model.
+    """
     node.consumed = True
     known = self._nonlinear.get((node.serial, key))
-    if known is not None:
+    if key is not None and known is not None:
       return known
     if not node.is_gaussian:
-      before = "the raw input" if _reaches_input(node) else "the output of a nonlinearity"
+      before = "the raw input" if node.reaches_input else "the output of a nonlinearity"
       self.findings.error(
         "nonlinearity without weights before it",
         place,
@@ -128,11 +147,6 @@ class Network:
     result = Node("nonlinear", node, nonlinear(activation, where=place), place=place)
     self._nonlinear[node.serial, key] = result
     return result
-
-  def normalised(self, node: Node, place: str) -> Node:
-    """Layer normalisation and its kin: the same angles, q = 1."""
-    node.consumed = True
-    return Node("normalised", node, place=place)
 
   def concatenation(self, parts: list[tuple[Node, float, int]], place: str) -> tuple[Node, float]:
     """Parts (node, coefficient, channels) side by side; the node and its factor."""
@@ -174,14 +188,17 @@ class Network:
   def consume_sum(self, node: Node, factor: float, tolerance: float) -> float:
     """Reports a sum that is used with q other than 1; returns the factor to go on with."""
     node.consumed = True
-    if node.kind != "sum" or abs(factor - 1) <= tolerance:
+    if node.kind != "sum":
       return factor
+    if abs(abs(factor) - 1) <= tolerance:
+      return math.copysign(1.0, factor)
     weights = [factor * weight for _, weight in node.terms]
     self.findings.error(
       "sum not normalised",
       node.place,
-      f"its terms have the weights {_numbers(weights)}, whose squares add to {factor**2:.4g}",
-      f"use constant weights whose squares add to 1, such as {_numbers([w / factor for w in weights])}.",
+      f"its terms have the weights {_numbers(weights)}, whose squares add to {factor**2:.9g}",
+      f"use constant weights whose squares add to 1, such as {_numbers([w / factor for w in weights])};"
+      f" or divide the sum by {abs(factor):.9g}.",
     )
     node.corrected *= factor
     return 1.0
@@ -200,7 +217,7 @@ class Network:
     for first, second in itertools.combinations(nodes, 2):
       if _independent(first, second):
         continue
-      shared = _last_leaves(first) & _last_leaves(second)
+      shared = first.last_leaves & second.last_leaves
       if shared:
         what = f"two of its branches end with the same weights, {min(shared)}"
         remedy = "give each branch weights of its own, so that the branches are independent."
@@ -211,6 +228,11 @@ class Network:
         )
       self.findings.error("dependent branches", place, what, remedy)
       return
+
+
+def _wholes(leaf: str) -> list[str]:
+  """What a part of a parameter, such as ``w[2][0:3]``, is part of."""
+  return [leaf[:position] for position, letter in enumerate(leaf) if letter == "["]
 
 
 def _common_ancestor(a: Node, b: Node) -> Node:
@@ -224,33 +246,24 @@ def _common_ancestor(a: Node, b: Node) -> Node:
 
 def _independent(a: Node, b: Node) -> bool:
   """Whether the mean product of two signals vanishes for random weights."""
-  if a is b:
-    return False
-  for one, other in ((a, b), (b, a)):
-    if one.kind == "affine" and one.leaves and not one.leaves & other.all_leaves:
-      return True
-  for one, other in ((a, b), (b, a)):
-    if one.terms:
-      return all(_independent(term, other) for term in one.sources)
-    if one.kind == "normalised":
-      return _independent(one.parent, other)
-  return False
+  pairs = [(a, b)]
+  while pairs:
+    one, other = pairs.pop()
+    if _ends_fresh(one, other) or _ends_fresh(other, one):
+      continue
+    if one.terms and one is not other:
+      pairs += [(term, other) for term in one.sources]
+    elif other.terms and one is not other:
+      pairs += [(one, term) for term in other.sources]
+    else:
+      return False
+  return True
 
 
-def _last_leaves(node: Node) -> frozenset[str]:
-  """Parameters of the affine maps at the end of a signal."""
-  if node.kind == "affine":
-    return node.leaves
-  if node.kind in ("input", "nonlinear"):
-    return frozenset()
-  return frozenset().union(*(_last_leaves(source) for source in node.sources))
-
-
-def _reaches_input(node: Node) -> bool:
-  if node.kind in ("affine", "nonlinear"):
-    return False
-  return node.kind == "input" or any(_reaches_input(source) for source in node.sources)
+def _ends_fresh(one: Node, other: Node) -> bool:
+  """Whether a signal ends with weights that the other has never seen."""
+  return one.kind == "affine" and bool(one.leaves) and not one.leaves & other.all_leaves
 
 
 def _numbers(values: list[float]) -> str:
-  return ", ".join(f"{value:.4g}" for value in values)
+  return ", ".join(f"{value:.9g}" for value in values)

@@ -32,7 +32,8 @@ def _module_path(name_stack: str) -> str:
     r"\1",
     name_stack,
   )
-  return "/".join(part for part in bare.split("/") if part)
+  # jnp.einsum calls itself by its subscripts.
+  return "/".join(part for part in bare.split("/") if part and "->" not in part)
 
 
 def _source_line(equation: Any) -> str:
@@ -44,6 +45,7 @@ def _source_line(equation: Any) -> str:
   return "unknown place"
 
 
+@functools.lru_cache(maxsize=4096)
 def _is_library(file_name: str) -> bool:
   if file_name.startswith("<frozen"):
     return True

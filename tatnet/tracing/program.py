@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tatnet.tracing.findings import Findings
+from tatnet.tracing.initial_values import as_written
 from tatnet.tracing.network import Network
 from tatnet.tracing.places import place_of
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
@@ -58,8 +59,24 @@ class Reader:
     self.rules = rules
     self._fallback, self._marker, self._on_marker = fallback, marker, on_marker
 
-  def run(self, closed: Any, inputs: Sequence[Value], outer: str = "") -> list[Value]:
-    """Reads a closed jaxpr, or an open one without constants, called from the place `outer`."""
+  def run(
+    self,
+    closed: Any,
+    inputs: Sequence[Value],
+    outer: str = "",
+    needed: Sequence[bool] | None = None,
+  ) -> list[Value]:
+    """Reads a closed jaxpr, or an open one without constants.
+
+    Args:
+      closed: the program.
+      inputs: values of its arguments.
+      outer: the place from which it is called.
+      needed: which of its results matter; all by default.
+
+    Returns:
+      The results; an empty `Data` for those that do not matter.
+    """
     jaxpr = getattr(closed, "jaxpr", closed)
     environment: dict[Any, Value] = {}
     constants = getattr(closed, "consts", ())
@@ -69,14 +86,15 @@ class Reader:
     environment.update(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom):
-      return constant(atom.val) if hasattr(atom, "val") else environment[atom]
+      return constant(atom.val) if _literal(atom) else environment[atom]
 
-    for equation in jaxpr.eqns:
-      results = self._equation(equation, [read(atom) for atom in equation.invars], outer)
+    wanted = needed or [True] * len(jaxpr.outvars)
+    for equation, used in _needed_equations(jaxpr, wanted):
+      results = self._equation(equation, [read(atom) for atom in equation.invars], outer, used)
       environment.update(zip(equation.outvars, results, strict=True))
-    return [read(atom) for atom in jaxpr.outvars]
+    return [read(v) if want else Data() for v, want in zip(jaxpr.outvars, wanted, strict=True)]
 
-  def _equation(self, equation, inputs: list[Value], outer: str) -> list[Value]:
+  def _equation(self, equation, inputs: list[Value], outer: str, used: list[bool]) -> list[Value]:
     name, parameters = equation.primitive.name, equation.params
     place = place_of(equation, outer)
     seen = Equation(
@@ -94,12 +112,16 @@ class Reader:
       return getattr(self, f"_{name}")(seen)
     body = next((parameters[key] for key in _BODIES if _is_jaxpr(parameters.get(key))), None)
     if body is not None and name not in self.rules:
-      return self.run(body, inputs, place)
+      return self.run(body, inputs, place, used)
     return self.rules.get(name, self._fallback)(self, seen)
 
   def _scan(self, seen: Equation) -> list[Value]:
     body, length = seen.parameters["jaxpr"], seen.parameters["length"]
-    constants, carried = seen.parameters["num_consts"], seen.parameters["num_carry"]
+    # Releases of JAX count the operands differently; the body's ranks tell them
+    # apart: what is scanned over loses its leading axis.
+    scanned = _rank_differs(body.jaxpr.invars, seen.in_shapes)
+    carried = len(seen.out_shapes) - _rank_differs(body.jaxpr.outvars, seen.out_shapes)
+    constants = len(seen.inputs) - carried - scanned
     fixed, state = seen.inputs[:constants], seen.inputs[constants : constants + carried]
     stacked = seen.inputs[constants + carried :]
     if not any(is_signal(value) for value in seen.inputs):
@@ -110,8 +132,11 @@ class Reader:
       slices = [_slice(value, i) for value in stacked]
       results = self.run(body, [*fixed, *state, *slices], f"{seen.place}/{i}")
       state, outputs = results[:carried], results[carried:]
+      if not any(map(is_signal, state)) and not any(isinstance(v, Weights) for v in stacked):
+        break  # like lax.map over examples: every turn is the same layer on other entries
     # Each step's outputs stand for themselves; those of the last step stand for all.
-    return [*state, *(_stacked(value) for value in outputs)]
+    lead = next((v.axes[0] for v in stacked if isinstance(v, Signal)), "s")
+    return [*state, *(_stacked(value, lead) for value in outputs)]
 
   def _while(self, seen: Equation) -> list[Value]:
     if not any(is_signal(value) for value in seen.inputs):
@@ -142,6 +167,25 @@ class Reader:
     return self.run(branches[-1], operands, seen.place)
 
 
+def _needed_equations(jaxpr: Any, wanted: Sequence[bool]) -> list[tuple[Any, list[bool]]]:
+  """The equations that wanted results depend on, each with which of its own results are.
+
+  What is computed besides, such as averages to be logged, is no part of the network.
+  """
+  alive = {v for v, want in zip(jaxpr.outvars, wanted, strict=True) if want and not _literal(v)}
+  kept = []
+  for equation in reversed(jaxpr.eqns):
+    used = [var in alive for var in equation.outvars]
+    if any(used):
+      kept.append((equation, used))
+      alive.update(atom for atom in equation.invars if not _literal(atom))
+  return kept[::-1]
+
+
+def _literal(atom: Any) -> bool:
+  return hasattr(atom, "val")
+
+
 def constant(value: Any) -> Value:
   """A constant of the program: its number if all entries are the same."""
   try:
@@ -150,14 +194,7 @@ def constant(value: Any) -> Value:
   except (TypeError, ValueError, IndexError):  # random keys, empty arrays
     return Data()
   uniform = (array == array.flat[0]).all() or (array != array).all()  # or NaN throughout
-  return Known(_as_written(array.flat[0]) if number == number else number) if uniform else Data()
-
-
-def _as_written(number: Any) -> float:
-  """A rounded constant as the decimal that it was: 0.8 in float32 is read as 0.8."""
-  if isinstance(number, (np.float32, np.float16)):
-    return float(str(number))
-  return float(number)
+  return Known(as_written(array.flat[0]) if number == number else number) if uniform else Data()
 
 
 def is_signal(value: Value) -> bool:
@@ -187,7 +224,12 @@ def _is_jaxpr(value: Any) -> bool:
 def _rounding(aval: Any) -> float:
   dtype = getattr(aval, "dtype", None)
   size = getattr(dtype, "itemsize", 8)
-  return {8: 1e-9, 4: 1e-6, 2: 2e-2}.get(size, 1e-6)
+  # Weights typed with six decimals count as normalised, as in `weighted_sum`.
+  return {2: 2e-2}.get(size, 1e-6)
+
+
+def _rank_differs(inner: Sequence[Any], outer: Sequence[tuple[int, ...]]) -> int:
+  return sum(len(var.aval.shape) != len(shape) for var, shape in zip(inner, outer, strict=True))
 
 
 def _slice(value: Value, i: int) -> Value:
@@ -198,7 +240,7 @@ def _slice(value: Value, i: int) -> Value:
   return value
 
 
-def _stacked(value: Value) -> Value:
+def _stacked(value: Value, label: str) -> Value:
   if isinstance(value, Signal):
-    return dataclasses.replace(value, axes=("s", *value.axes), layout=(*value.layout, ("stack",)))
+    return dataclasses.replace(value, axes=(label, *value.axes), layout=(*value.layout, ("stack",)))
   return value

@@ -9,7 +9,7 @@ from tatnet import quadrature
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
-from tatnet.tracing.signals import linear, pooled
+from tatnet.tracing.signals import linear, pooled, report_max_pooling
 from tatnet.tracing.values import Known, Signal, Statistic, Value
 
 
@@ -33,19 +33,43 @@ def _reduce(seen: Equation, over: tuple[int, ...], count: int | None) -> list[Va
   (value,) = seen.inputs
   if not is_signal(value):
     return without_signal(seen)
-  if isinstance(value, Statistic):
-    value = dataclasses.replace(value, axes=axis_labels.reduced(value.axes, over), pooled=None)
-    return [dataclasses.replace(value, value=value.value * (count or 1))]
-  if not isinstance(value, Signal):
+  if not isinstance(value, (Signal, Statistic)):
     return unreadable(seen)
+  if not over:
+    return [value]
   axes = axis_labels.reduced(value.axes, over)
-  layout = (*value.layout, ("reduce", seen.name, over))
-  as_pool = dataclasses.replace(value, axes=axes, layout=layout)
-  if count is not None:
-    as_pool = _times(as_pool, count)
+  labels = frozenset(value.axes[i] for i in over)
+  if isinstance(value, Statistic):
+    return [
+      dataclasses.replace(
+        value,
+        value=value.value * (count or 1),
+        axes=axes,
+        over=value.over | labels,
+        pooled=value.pooled and _pool(value.pooled, seen, over, count),
+        source=None,
+        is_maximum=value.is_maximum or count is None,
+      )
+    ]
   mean = 0.0 if value.is_linear else _mean(value)
-  over_batch = "b" in {value.axes[i] for i in over}
-  return [Statistic(value.node, mean * (count or 1), axes, over_batch, as_pool, count is None)]
+  return [
+    Statistic(
+      value.node,
+      mean * (count or 1),
+      axes,
+      labels,
+      _pool(value, seen, over, count),
+      source=value.expression if count is not None else None,
+      is_maximum=count is None,
+    )
+  ]
+
+
+def _pool(signal: Signal, seen: Equation, over: tuple[int, ...], count: int | None) -> Signal:
+  """The signal as pooling leaves it."""
+  axes = axis_labels.reduced(signal.axes, over)
+  layout = (*signal.layout, ("reduce", seen.name, over))
+  return _times(dataclasses.replace(signal, axes=axes, layout=layout), count or 1)
 
 
 def _times(signal: Signal, factor: float) -> Signal:
@@ -64,7 +88,10 @@ def _mean(signal: Signal) -> float:
 
 def window_sum(reader: Reader, seen: Equation) -> list[Value]:
   """Average pooling, before its division; counts of entries under a window are constants."""
-  value, size = pooled(seen.inputs[0]), math.prod(seen.parameters["window_dimensions"])
+  value, size = (
+    pooled(reader, seen.inputs[0], seen),
+    math.prod(seen.parameters["window_dimensions"]),
+  )
   if isinstance(value, Known):
     # At the border fewer entries lie under the window; the interior decides.
     return [Known(value.value * size)]
@@ -76,15 +103,10 @@ def window_sum(reader: Reader, seen: Equation) -> list[Value]:
 
 def window_max(reader: Reader, seen: Equation) -> list[Value]:
   """Max pooling: tolerated near the input, with a note."""
-  value = pooled(seen.inputs[0])
+  value = pooled(reader, seen.inputs[0], seen)
   if not isinstance(value, Signal):
     return unreadable(seen) if is_signal(value) else without_signal(seen)
-  reader.findings.warn(
-    "max pooling",
-    seen.place,
-    "maxima over windows, which C maps do not describe",
-    "keep it to one near the input, as in a ResNet's stem, or use average pooling.",
-  )
+  report_max_pooling(reader, seen.place)
   return [_windowed(linear(reader, value, seen), seen, 1)]
 
 

@@ -1,10 +1,11 @@
 """Which rule reads which primitive."""
 
 from tatnet.tracing import affine, elementwise, reductions, shapes
+from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.expressions import ELEMENTWISE
 from tatnet.tracing.program import Equation, Reader, Rule, is_signal, unreadable, without_signal
-from tatnet.tracing.signals import consumed, pooled
-from tatnet.tracing.values import Data, Signal, Value
+from tatnet.tracing.signals import consumed, linear, pooled
+from tatnet.tracing.values import Data, Signal, Unreadable, Value
 
 _UNCHANGED = (
   "convert_element_type", "copy", "copy_p", "reduce_precision", "optimization_barrier", "pvary",
@@ -12,7 +13,7 @@ _UNCHANGED = (
 )  # fmt: skip
 _REARRANGED = (
   "reshape", "transpose", "squeeze", "expand_dims", "broadcast_in_dim", "slice", "dynamic_slice",
-  "rev", "split", "unstack",
+  "rev", "split", "tile", "unstack",
 )  # fmt: skip
 
 
@@ -20,7 +21,10 @@ def unknown(reader: Reader, seen: Equation) -> list[Value]:
   """A primitive that no rule covers."""
   if not any(is_signal(value) for value in seen.inputs):
     return _random(seen) if seen.name.startswith(("random_", "threefry")) else without_signal(seen)
-  if all(isinstance(value, Signal) or not is_signal(value) for value in map(pooled, seen.inputs)):
+  if all(
+    isinstance(value, Signal) or not is_signal(value)
+    for value in (pooled(reader, value, seen) for value in seen.inputs)
+  ):
     reader.findings.error(
       "unknown operation",
       seen.place,
@@ -28,7 +32,18 @@ def unknown(reader: Reader, seen: Equation) -> list[Value]:
       "describe the network by hand: tatnet.sequence, tatnet.weighted_sum, tatnet.nonlinear; or"
       " trace the parts before and after it separately.",
     )
+    if len(seen.out_shapes) == sum(map(is_signal, seen.inputs)) == 1:
+      return [_read_on(reader, seen)]
   return unreadable(seen)
+
+
+def _read_on(reader: Reader, seen: Equation) -> Signal:
+  """The signal as if the operation were not there, to find what else is wrong."""
+  values = (pooled(reader, value, seen) for value in seen.inputs)
+  signal = next(linear(reader, value, seen) for value in values if isinstance(value, Signal))
+  axes = axis_labels.of_input(len(seen.out_shapes[0]), 0)
+  layout = (*signal.layout, (seen.name, seen.place))
+  return Signal(signal.node, signal.scale, axes, layout=layout)
 
 
 def _random(seen: Equation) -> list[Value]:
@@ -38,12 +53,14 @@ def _random(seen: Equation) -> list[Value]:
 def index_of_maximum(reader: Reader, seen: Equation) -> list[Value]:
   """argmax and its kin end in integers, where the signal ends."""
   del reader
+  if isinstance(seen.inputs[0], Unreadable):
+    return unreadable(seen)
   return [Data() for _ in seen.out_shapes]
 
 
 def activation(reader: Reader, seen: Equation) -> list[Value]:
   """The call that stands for the activation to be solved for."""
-  value = pooled(seen.inputs[0])
+  value = pooled(reader, seen.inputs[0], seen)
   if not isinstance(value, Signal):
     return unreadable(seen) if is_signal(value) else without_signal(seen)
   node, factor = consumed(reader, value, seen)
@@ -56,8 +73,7 @@ def activation(reader: Reader, seen: Equation) -> list[Value]:
       "keep q at 1: no constant factors, sums with squared weights that add to 1, and transformed"
       " activations throughout.",
     )
-  key = ("marked", value.layout, round(factor, 9))
-  result = reader.network.nonlinear(node, None, key, seen.place)
+  result = reader.network.nonlinear(node, None, None, seen.place)
   return [Signal(result, 1.0, value.axes, layout=value.layout)]
 
 
@@ -70,6 +86,7 @@ RULES: dict[str, Rule] = {
   "dot_general": affine.dot_general,
   "conv_general_dilated": affine.convolution,
   "gather": affine.gather,
+  "psum": reductions.reduce_sum,  # over an axis of vmap
   "reduce_sum": reductions.reduce_sum,
   "reduce_max": reductions.reduce_max,
   "reduce_window_sum": reductions.window_sum,

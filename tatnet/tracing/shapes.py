@@ -23,11 +23,10 @@ def rearranged(reader: Reader, seen: Equation) -> list[Value]:
     return unreadable(seen)
   if isinstance(value, Known):
     return [value for _ in seen.out_shapes]
+  if isinstance(value, Weights):
+    return [_part(seen, value, index) for index in range(len(seen.out_shapes))]
   if not isinstance(value, (Signal, Statistic)):
-    return [
-      value if isinstance(value, (Weights, Data)) else without_signal(seen)[0]
-      for _ in seen.out_shapes
-    ]
+    return [value if isinstance(value, Data) else without_signal(seen)[0] for _ in seen.out_shapes]
   old = seen.in_shapes[0]
   results = []
   for index, new in enumerate(seen.out_shapes):
@@ -38,6 +37,24 @@ def rearranged(reader: Reader, seen: Equation) -> list[Value]:
     else:
       results.append(_moved(value, axes, seen, old, new, index))
   return results
+
+
+def _part(seen: Equation, weights: Weights, index: int) -> Weights:
+  """Different parts of one parameter, such as the layers of a stack, are different weights."""
+  parameters = seen.parameters
+  if seen.name == "slice":
+    part = ",".join(
+      f"{start}:{stop}"
+      for start, stop in zip(parameters["start_indices"], parameters["limit_indices"], strict=True)
+    )
+  elif seen.name in ("split", "unstack"):
+    part = str(index)
+  elif seen.name == "dynamic_slice" and all(isinstance(v, Known) for v in seen.inputs[1:]):
+    part = ",".join(f"{v.value:g}" for v in seen.inputs[1:])
+  else:
+    return weights
+  leaves = frozenset(f"{leaf}[{part}]" for leaf in weights.leaves)
+  return dataclasses.replace(weights, leaves=leaves)
 
 
 def _axes_after(seen: Equation, axes, old, new):
@@ -78,7 +95,7 @@ def _moved(signal: Signal, axes, seen: Equation, old, new, index: int) -> Signal
 
 def pad(reader: Reader, seen: Equation) -> list[Value]:
   """Zeros around an image change nothing; zero channels dilute q."""
-  value = pooled(seen.inputs[0])
+  value = pooled(reader, seen.inputs[0], seen)
   if not isinstance(value, Signal):
     return unreadable(seen) if is_signal(value) else without_signal(seen)
   signal = linear(reader, value, seen)
@@ -92,7 +109,7 @@ def pad(reader: Reader, seen: Equation) -> list[Value]:
 
 def concatenate(reader: Reader, seen: Equation) -> list[Value]:
   """Parts side by side: along channels an average of their maps."""
-  values = [pooled(value) for value in seen.inputs]
+  values = [pooled(reader, value, seen) for value in seen.inputs]
   signals = [value for value in values if isinstance(value, Signal)]
   if not signals:
     return unreadable(seen) if any(map(is_signal, values)) else _concatenated(seen, values)
@@ -100,7 +117,7 @@ def concatenate(reader: Reader, seen: Equation) -> list[Value]:
     return unreadable(seen)
   axis = seen.parameters["dimension"]
   first = signals[0]
-  if len(signals) < len(values) and first.node.kind not in ("input", "normalised"):
+  if len(signals) < len(values) and first.node.kind != "input":
     reader.findings.error(
       "concatenation with constants",
       seen.place,

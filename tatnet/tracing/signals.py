@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import numpy as np
+
+from tatnet import quadrature
 from tatnet.tracing import expressions
 from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.network import Node
@@ -11,9 +14,51 @@ from tatnet.tracing.values import Signal, Statistic, Value
 _FAINT, _LOUD = 1e-2, 1e2
 
 
-def pooled(value: Value) -> Value:
-  """A statistic that is used as a signal is a pooling."""
-  return value.pooled if isinstance(value, Statistic) and value.pooled is not None else value
+def pooled(reader: Reader, value: Value, seen: Equation) -> Value:
+  """The value, where a statistic that is used as a signal is a pooling."""
+  if not isinstance(value, Statistic) or value.pooled is None:
+    return value
+  if value.is_maximum:
+    report_max_pooling(reader, seen.place)
+  if value.over == {"f"}:
+    reader.findings.error(
+      "pooling over features",
+      seen.place,
+      "a signal is averaged over its features, which leaves a number of vanishing size",
+      "pool over locations only, and let a layer with weights combine features.",
+    )
+  return value.pooled
+
+
+def report_max_pooling(reader: Reader, place: str) -> None:
+  """The note on max pooling."""
+  reader.findings.warn(
+    "max pooling",
+    place,
+    "maxima over locations, which C maps do not describe",
+    "keep it to one near the input, as in a ResNet's stem, or use average pooling.",
+  )
+
+
+def without_softmax(reader: Reader, signal: Signal, seen: Equation) -> Signal:
+  """The signal before its softmax, which is reported."""
+  reader.findings.error(
+    "softmax attention",
+    seen.place,
+    "a signal is mixed by the softmax of another",
+    "attention is not covered by TAT and DKS as implemented here; shape the dense layers by a"
+    " topology written by hand.",
+  )
+  return dataclasses.replace(
+    signal, scale=signal.node.corrected, expression=VARIABLE, place="", softmax=False
+  )
+
+
+def root_mean_square(signal: Signal) -> float:
+  """Size of a signal's entries."""
+  z, w = quadrature.normal_rule(panels=96)
+  with np.errstate(all="ignore"):
+    return float(np.sqrt(w @ expressions.evaluate(signal.expression, signal.coefficient * z) ** 2))
 
 
 def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]:
@@ -46,9 +91,28 @@ def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]
       f"the signal enters a nonlinearity with q = {scale**2:.3g}",
       "scale the layers before it so that q stays near 1, or transform their activations.",
     )
-  activation, factor = expressions.as_unit_layer(signal.expression, scale)
-  key = (signal.layout, signal.expression, round(scale, 9))
-  return reader.network.nonlinear(node, activation, key, place), factor
+  if expressions.jumps(signal.expression):
+    reader.findings.error(
+      "discontinuous nonlinearity",
+      place,
+      "a function that jumps is applied to a signal",
+      "use a continuous one: at a jump the slope of the C map is infinite.",
+    )
+  try:
+    expression, outer = expressions.without_factor(signal.expression)
+    # Rounded, so that layers which differ by rounding alone are equal.
+    scale = float(f"{scale:.12g}")
+    activation, factor = expressions.as_unit_layer(expression, scale)
+  except ValueError as error:
+    reader.findings.error(
+      "nonlinearity without a map",
+      place,
+      f"an elementwise function has no C map: {error}",
+      "use a function that is finite everywhere and not too steep.",
+    )
+    return node, scale
+  key = (signal.layout, expression, round(scale, 9))
+  return reader.network.nonlinear(node, activation, key, place), factor * outer
 
 
 def linear(reader: Reader, signal: Signal, seen: Equation) -> Signal:

@@ -91,18 +91,20 @@ class Statistic:
   Attributes:
     node: the node of the signal that was reduced.
     value: the number that it has on average at initialisation.
-    axes: as in `Signal`.
-    over_batch: whether the reduction ran over the batch.
+    axes: as in `Signal`, those that are left.
+    over: labels of the axes that the reduction ran over.
     pooled: the signal that it is if nothing is normalised by it.
-    shifts: whether it is a maximum, subtracted only for numerical safety.
+    source: the function that was summed, as long as nothing else was computed.
+    is_maximum: whether it is a maximum.
   """
 
   node: Node
   value: float
   axes: tuple[str, ...]
-  over_batch: bool
+  over: frozenset[str]
   pooled: Signal | None
-  shifts: bool = False
+  source: Expression | None = None
+  is_maximum: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
