@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -35,37 +36,49 @@ def solve(activation: Activation, method: EOC) -> TransformedActivation:
     ValueError: there is no edge of chaos at this sigma_b, or only at q = 0.
   """
 
-  def excess(q):
-    z, w = as_transformed(activation).maps.rule(q)
-    f, f1, _, _ = activation.jet(math.sqrt(q) * z)
-    return float((w @ f**2) / (w @ f1**2)) + method.sigma_b**2 - q
-
-  values = _ratio_on_grid(activation) + method.sigma_b**2 - _GRID
   # Relative to q, so that rounding at the ends of the grid does not count.
+  values = _ratio(activation) + method.sigma_b**2 - _GRID
   clear = np.flatnonzero(np.isfinite(values) & (np.abs(values) > 1e-9 * _GRID))
   fixed_points = []
   for i, j in itertools.pairwise(clear):
-    low, high = _GRID[i], _GRID[j]
-    if j - i <= 2 and excess(low) * excess(high) < 0:
+    if j - i > 2 or (values[i] > 0) == (values[j] > 0):
+      continue
+    excess = _excess(activation, method, panels=as_transformed(activation).maps.panels(_GRID[j]))
+    # A little wider than the cell, whose coarse values may have missed by a little.
+    low, high = _GRID[i] / 1.01, _GRID[j] * 1.01
+    if (excess(low) > 0) != (excess(high) > 0):
       fixed_points.append(bracketed_root(excess, low, high))
   if not fixed_points:
     raise ValueError(_no_edge(activation, method))
   candidates = [_record(activation, method, q) for q in fixed_points]
+  if len(candidates) == 1:
+    return candidates[0]
   return min(candidates, key=lambda c: abs(c.maps.q_slope(c.operating_q)))
 
 
 @functools.lru_cache(maxsize=64)
-def _ratio_on_grid(activation: Activation) -> np.ndarray:
-  return _ratio(activation, _GRID)
+def _ratio(activation: Activation) -> np.ndarray:
+  """E[phi^2] / E[phi'^2] over the grid of q, to find where the signs change."""
+  return np.array([_ratio_at(activation, q, panels=_panels(q)) for q in _GRID])
 
 
-def _ratio(activation: Activation, q: np.ndarray) -> np.ndarray:
-  """E[phi^2] / E[phi'^2] at every q, to find where the signs change."""
-  scale = np.sqrt(q)[:, None]
-  z, w = quadrature.normal_rule(np.asarray(activation.kinks) / scale, panels=24)
+def _panels(q: float) -> int:
+  """Enough for signs: phi changes over distances of 1 / sqrt(q)."""
+  return 24 * max(1, math.ceil(math.sqrt(q) / 3))
+
+
+def _ratio_at(activation: Activation, q: float, panels: int) -> float:
+  lines = [k / math.sqrt(q) for k in activation.kinks]
+  z, w = quadrature.normal_rule(lines, panels=panels)
   with np.errstate(all="ignore"):
-    f, f1, _, _ = activation.jet(scale * z)
-    return np.einsum("pn,pn->p", w, f * f) / np.einsum("pn,pn->p", w, f1 * f1)
+    f, f1, _, _ = activation.jet(math.sqrt(q) * z)
+    return float((w @ f**2) / (w @ f1**2))
+
+
+def _excess(activation: Activation, method: EOC, panels: int) -> Callable[[float], float]:
+  """By how much the ratio and the biases exceed q."""
+
+  return lambda q: _ratio_at(activation, q, panels) + method.sigma_b**2 - q
 
 
 def _record(activation: Activation, method: EOC, q: float) -> TransformedActivation:

@@ -146,6 +146,10 @@ class LocalMaps:
     """Nodes z and weights for expectations of functions of phi(sqrt(q) z) and its derivatives."""
     return self._by_quadrature.rule(q)
 
+  def panels(self, q: float) -> int:
+    """Number of quadrature panels that resolve phi(sqrt(q) z) and its derivatives."""
+    return 2 * self._by_quadrature.panels(q)
+
   def _length(self, q: float) -> float:
     """Q(q), remembered: every value of C at that q divides by it."""
     if q not in self._lengths:

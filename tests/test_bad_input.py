@@ -161,7 +161,9 @@ def test_something_that_is_no_topology(topology):
   ids=["chain itself", "no r", "text", "nothing", "the class"],
 )
 def test_a_hand_written_function_of_another_form(topology, activation):
-  with pytest.raises((ValueError, TypeError), match=r"[Ff]unction.* f\(x, r\)|hand-written f\(x, r\)"):
+  with pytest.raises(
+    (ValueError, TypeError), match=r"[Ff]unction.* f\(x, r\)|hand-written f\(x, r\)"
+  ):
     solve(activation, topology, TAT())
 
 

@@ -10,20 +10,31 @@ import pytest
 
 import tatnet
 
-WIDTH, DEPTH, SEEDS, INPUTS = 512, 21, 4, 48
+WIDTH, DEPTH, SEEDS, INPUTS = 512, 21, 4, 64
 CHAIN = tatnet.chain(DEPTH)
 
 
 @pytest.fixture(scope="module")
 def weights():
   """Initialised layers of some networks, shape [seeds, depth, width, width]."""
+  return jax.block_until_ready(draw(jax.random.key(0)))
 
-  def draw(key):
-    return tatnet.scaled_uniform_orthogonal(key, (WIDTH, WIDTH))
 
+@jax.jit
+def draw(key):
   # One matrix at a time: batched factorisations may wait for each other for ever on two cores.
-  keys = jax.random.split(jax.random.key(0), SEEDS * DEPTH)
-  return jax.jit(lambda k: jax.lax.map(draw, k))(keys).reshape(SEEDS, DEPTH, WIDTH, WIDTH)
+  # And few of them, since their threads starve each other where others compute as well.
+  few, many = jax.random.split(key)
+  keys = jax.random.split(few, 3)
+  matrices = jax.lax.map(lambda k: tatnet.scaled_uniform_orthogonal(k, (WIDTH, WIDTH)), keys)
+
+  def reshuffled(key):
+    """Uniform as well: any of the matrices, its inputs in another order, with other signs."""
+    which, order, signs = jax.random.split(key, 3)
+    signs = jax.random.rademacher(signs, (WIDTH, 1), matrices.dtype)
+    return signs * jax.random.permutation(order, jax.random.choice(which, matrices))
+
+  return jax.vmap(jax.vmap(reshuffled))(jax.random.split(many, (SEEDS, DEPTH)))
 
 
 def inputs_with_cosine(c):

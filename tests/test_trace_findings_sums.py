@@ -171,6 +171,16 @@ def test_sums_in_half_precision(dtype):
   assert topology == tatnet.sequence(first, second, tatnet.nonlinear())
 
 
+def test_a_sum_in_half_precision_used_in_full():
+  def apply(w, x, activation):
+    x = (x @ w[0]).astype(jnp.bfloat16)
+    y = (activation(x) @ w[1]).astype(jnp.bfloat16)
+    return activation((x * R2 + y * R2).astype(jnp.float32) @ w[2])
+
+  topology = tatnet.trace_apply(apply, SQUARES, INPUT)
+  assert topology.compose(0.0, lambda y: y + 1) == pytest.approx(1.5, abs=1e-12)
+
+
 def gained(*gains):
   """A residual block with trainable weights on shortcut and branch."""
 

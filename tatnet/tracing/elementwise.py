@@ -269,7 +269,7 @@ def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
     return dataclasses.replace(first, scale=first.node.corrected)
   sign = -1.0 if seen.name == "sub" else 1.0
   terms = [(first.node, first.coefficient), (second.node, sign * second.coefficient)]
-  node, factor = reader.network.add(terms, seen.place)
+  node, factor = reader.network.add(terms, seen.place, seen.tolerance)
   axes = first.axes if len(first.axes) >= len(second.axes) else second.axes
   return Signal(node, factor * node.corrected, axes)
 

@@ -30,6 +30,7 @@ class Node:
     leaves: names of the parameters that an affine map uses.
     place: where in the model.
     made_with: factor on the unit signal when a sum was formed.
+    tolerance: relative rounding of a sum's weights.
     corrected: factor by which a sum that was reported as not normalised is too
       large; what follows is read as if it had been mended.
     consumed: whether anything but another sum has used the node.
@@ -48,6 +49,7 @@ class Node:
   leaves: frozenset[str] = frozenset()
   place: str = ""
   made_with: float = 1.0
+  tolerance: float = 0.0
   corrected: float = 1.0
   consumed: bool = False
   depth: int = dataclasses.field(default=0, init=False)
@@ -158,7 +160,9 @@ class Network:
       node.consumed = True
     return self._join("concatenation", nodes, weights, place), math.sqrt(q)
 
-  def add(self, terms: list[tuple[Node, float]], place: str) -> tuple[Node, float]:
+  def add(
+    self, terms: list[tuple[Node, float]], place: str, tolerance: float
+  ) -> tuple[Node, float]:
     """A weighted sum of unit signals; the node and its factor.
 
     Sums that nothing else has used are taken apart first, so that a sum of three
@@ -172,6 +176,7 @@ class Network:
       inner = {n for n, _ in node.terms} if node.kind == "sum" else set()
       if inner and (not node.consumed or inner & others):
         queue = [(n, coefficient * c) for n, c in node.terms] + queue
+        tolerance = max(tolerance, node.tolerance)
       else:
         merged[node] = merged.get(node, 0.0) + coefficient
     kept = {node: c for node, c in merged.items() if c}
@@ -182,7 +187,7 @@ class Network:
     nodes, weights = list(kept), [c / factor for c in kept.values()]
     self._check_independent(nodes, place)
     node = self._join("sum", nodes, weights, place)
-    node.made_with = factor
+    node.made_with, node.tolerance = factor, tolerance
     return node, factor
 
   def consume_sum(self, node: Node, factor: float, tolerance: float) -> float:
@@ -190,7 +195,7 @@ class Network:
     node.consumed = True
     if node.kind != "sum":
       return factor
-    if abs(abs(factor) - 1) <= tolerance:
+    if abs(abs(factor) - 1) <= max(tolerance, node.tolerance):
       return math.copysign(1.0, factor)
     weights = [factor * weight for _, weight in node.terms]
     self.findings.error(
@@ -206,8 +211,8 @@ class Network:
   def _join(self, kind: str, nodes: list[Node], weights: list[float], place: str) -> Node:
     ancestor = functools.reduce(_common_ancestor, nodes)
     branches = [(w, n.topology_from(ancestor)) for w, n in zip(weights, nodes, strict=True)]
-    if kind == "concatenation" and len({branch for _, branch in branches}) == 1:
-      piece = branches[0][1]
+    if kind == "concatenation" and {branch for _, branch in branches} == {identity()}:
+      piece = identity()
     else:
       piece = weighted_sum(*branches, where=place)
     terms = tuple(zip(nodes, weights, strict=True))
