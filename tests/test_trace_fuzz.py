@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import references
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tatnet
 
 WIDTH = 6  # for tracing: nothing is computed
-TANH_SIZE = math.sqrt(references.expectation(lambda z: math.tanh(z) ** 2))
 INPUT = jax.ShapeDtypeStruct((2, 4, WIDTH), jnp.float32)  # batch, locations, features
 
 # A network is ("layer", how), ("series", parts), ("sum", how, weights, branches),
@@ -55,8 +53,6 @@ class Code:
         return Einsum(self.width, self.w_init or jnp.ones)(self.activation(x))
       case ("layer", "convolution"):
         return hk.Conv1D(self.width, 3)(self.activation(x))
-      case ("layer", "lone tanh"):
-        return self.affine(jnp.tanh(x) / TANH_SIZE)
       case ("layer", _):
         return self.affine(self.activation(x))
       case ("series", parts):
@@ -144,7 +140,7 @@ def trace(net):
   return tatnet.trace(forward, INPUT)
 
 
-LAYER_KINDS = ("affine first", "einsum", "convolution", "lone tanh", "plain")
+LAYER_KINDS = ("affine first", "einsum", "convolution", "plain")
 SUM_KINDS = ("each", "common factor", "differences", "divisions")
 WRAPS = ("jit", "remat", "transpose", "reshape", "layer norm", "dropout", "cast", "minus")
 IDENTITY = ("series", ())
