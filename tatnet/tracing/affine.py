@@ -1,5 +1,7 @@
 """Rules for matrix products and convolutions: random weights applied to a signal."""
 
+import math
+
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
 from tatnet.tracing.signals import consumed, linear, pooled, without_softmax
@@ -44,6 +46,14 @@ def convolution(reader: Reader, seen: Equation) -> list[Value]:
   axes = ["s"] * len(seen.out_shapes[0])
   axes[numbers.out_spec[0]] = image.axes[numbers.lhs_spec[0]]
   axes[numbers.out_spec[1]] = "f"
+  channels = seen.in_shapes[0][numbers.lhs_spec[1]]
+  if not isinstance(kernel, Weights) and seen.parameters["feature_group_count"] == channels:
+    # A constant window over each channel blurs or resizes.
+    signal = linear(reader, image, seen)
+    size = math.prod(seen.in_shapes[1]) / seen.in_shapes[1][numbers.rhs_spec[0]]
+    scale = signal.scale * (kernel.value * size if isinstance(kernel, Known) else 1.0)
+    layout = (*signal.layout, ("mixed", seen.place))
+    return [Signal(signal.node, scale, tuple(axes), layout=layout)]
   return [_apply(reader, seen, image, kernel, tuple(axes))]
 
 
