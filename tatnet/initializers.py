@@ -59,23 +59,43 @@ def scaled_uniform_orthogonal(
     raise TypeError(f"scaled_uniform_orthogonal got dtype={dtype}; expected a float dtype.")
   if not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
     raise ValueError(f"scaled_uniform_orthogonal got scale={scale!r}; expected a positive number.")
-  *window, inputs, outputs = shape
-  if window and not delta:
-    inputs *= math.prod(window)
-  gain = scale * max(math.sqrt(outputs / inputs), 1.0)
-  wide = jnp.promote_types(dtype, jnp.float32)
-  matrix = gain * jax.random.orthogonal(key, inputs, dtype=wide, m=outputs)
-  matrix = matrix.astype(dtype)
-  if not window or not delta:
-    return matrix.reshape(shape)
-  if any(size % 2 == 0 for size in window):
+  if delta and any(size % 2 == 0 for size in shape[:-2]):
     raise ValueError(
-      f"scaled_uniform_orthogonal got the window {tuple(window)} (shape {shape}); expected odd"
+      f"scaled_uniform_orthogonal got the window {shape[:-2]} (shape {shape}); expected odd"
       " sizes, since Delta initialisation fills the centre tap and an even window has none. Use"
       " an odd window, or delta=False."
     )
-  centre = tuple(size // 2 for size in window)
+  wide = jnp.promote_types(dtype, jnp.float32)
+  normals = jax.random.normal(key, _matrix_shape(shape, delta), wide)
+  return _from_normals(normals, shape, dtype, scale, delta)
+
+
+def _matrix_shape(shape: Sequence[int], delta: bool) -> tuple[int, int]:
+  """Shape of the orthogonal matrix in a kernel."""
+  *window, inputs, outputs = shape
+  return (inputs if delta else inputs * math.prod(window)), outputs
+
+
+def _from_normals(normals, shape, dtype, scale: float, delta: bool) -> jax.Array:
+  """The kernel, from a matrix of independent standard normal numbers."""
+  inputs, outputs = normals.shape
+  gain = scale * max(math.sqrt(outputs / inputs), 1.0)
+  matrix = (gain * _haar_orthogonal(normals)).astype(dtype)
+  if not delta or len(shape) == 2:
+    return matrix.reshape(shape)
+  centre = tuple(size // 2 for size in shape[:-2])
   return jnp.zeros(shape, dtype).at[centre].set(matrix)
+
+
+# Under vmap one matrix after the other: jaxlib 0.10 on two cores hangs when a
+# program factorises two stacks of matrices at once.
+@jax.custom_batching.sequential_vmap
+def _haar_orthogonal(normals: jax.Array) -> jax.Array:
+  """The orthogonal factor of a Gaussian matrix; with R's signs removed its law is Haar's."""
+  is_wide = normals.shape[0] < normals.shape[1]
+  q, r = jnp.linalg.qr(normals.T if is_wide else normals)
+  q = jnp.where(jnp.diagonal(r) < 0, -q, q)
+  return q.T if is_wide else q
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,3 +124,11 @@ class ScaledUniformOrthogonal:
     return scaled_uniform_orthogonal(
       hk.next_rng_key(), shape, dtype, scale=self.scale, delta=self.delta
     )
+
+  def normals_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+    """Shape of the standard normal numbers that `from_normals` takes."""
+    return _matrix_shape(shape, self.delta)
+
+  def from_normals(self, normals: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
+    """The weight made of given normal numbers, so that a network draws them all at once."""
+    return _from_normals(normals, tuple(shape), dtype, self.scale, self.delta)
