@@ -9,6 +9,7 @@ kernel is well behaved at initialisation (TAT, DKS; EOC as the baseline):
 (0.42590719, 1.30111918)
 """
 
+import importlib
 import importlib.metadata
 
 from tatnet.activations import Activation, activation_names
@@ -20,6 +21,16 @@ from tatnet.topology import Topology, chain, identity, nonlinear, sequence, weig
 from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, trace_apply
 from tatnet.transform import cmap, transform_activation, transform_activations
 from tatnet.transformed import TransformedActivation, local_maps
+
+_SUBPACKAGES = ("nets",)
+
+
+def __getattr__(name: str):
+  # Loaded at first use: they need Haiku, which the core does not.
+  if name in _SUBPACKAGES:
+    return importlib.import_module(f"tatnet.{name}")
+  raise AttributeError(f"module 'tatnet' has no attribute {name!r}")
+
 
 __version__ = importlib.metadata.version("tatnet")
 

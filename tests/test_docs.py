@@ -10,6 +10,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import tatnet
@@ -36,7 +37,14 @@ def test_code_of_page_runs(page, tmp_path, monkeypatch):
 def test_docstring_examples(name):
   result = doctest.testmod(
     importlib.import_module(name),
-    extraglobs={"tatnet": tatnet, "jax": jax, "jnp": jnp, "np": np, "hk": hk},
+    extraglobs={
+      "tatnet": tatnet,
+      "jax": jax,
+      "jnp": jnp,
+      "np": np,
+      "hk": hk,
+      "optax": optax,
+    },
   )
   assert result.failed == 0
 

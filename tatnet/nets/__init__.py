@@ -1,0 +1,43 @@
+"""Haiku networks of the papers: shaped or not, with shortcuts or without.
+
+Every network takes the same options (`Options`), and has a `topology` that follows
+from the description it is built from. `create` builds one by name.
+
+>>> network = tatnet.nets.create("cifar_resnet20", num_classes=10, method=tatnet.TAT(0.8))
+>>> params, state = network.initialize(jax.random.key(0), jnp.ones([2, 32, 32, 3]))
+>>> logits, state = network.apply(params, state, None, jnp.ones([2, 32, 32, 3]))
+>>> logits.shape
+(2, 10)
+"""
+
+from tatnet.nets.cifar import CifarResNet, PreActResNet
+from tatnet.nets.fast_init import fast_init
+from tatnet.nets.gaussian import HeNormal, SmallNormal
+from tatnet.nets.identity import IdentityResNet
+from tatnet.nets.mlp import MLP
+from tatnet.nets.options import Options
+from tatnet.nets.prelu import PReLU
+from tatnet.nets.registry import BASELINES, Network, create, names
+from tatnet.nets.residual import Block, ResidualNetwork
+from tatnet.nets.resnet import ResNet
+from tatnet.nets.shortcuts import pooled
+
+__all__ = [
+  "BASELINES",
+  "MLP",
+  "Block",
+  "CifarResNet",
+  "HeNormal",
+  "IdentityResNet",
+  "Network",
+  "Options",
+  "PReLU",
+  "PreActResNet",
+  "ResNet",
+  "ResidualNetwork",
+  "SmallNormal",
+  "create",
+  "fast_init",
+  "names",
+  "pooled",
+]
