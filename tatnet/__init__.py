@@ -22,13 +22,16 @@ from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, t
 from tatnet.transform import cmap, transform_activation, transform_activations
 from tatnet.transformed import TransformedActivation, local_maps
 
-_SUBPACKAGES = ("nets",)
+_SUBPACKAGES = ("nets", "optim")
+_OF_OPTIM = ("kfac", "scale_by_kfac", "value_grad_and_factors")
 
 
 def __getattr__(name: str):
   # Loaded at first use: they need Haiku, which the core does not.
   if name in _SUBPACKAGES:
     return importlib.import_module(f"tatnet.{name}")
+  if name in _OF_OPTIM:
+    return getattr(importlib.import_module("tatnet.optim"), name)
   raise AttributeError(f"module 'tatnet' has no attribute {name!r}")
 
 
@@ -50,15 +53,18 @@ __all__ = [
   "chain",
   "cmap",
   "identity",
+  "kfac",
   "local_maps",
   "nonlinear",
   "per_location_normalize",
   "placeholder",
+  "scale_by_kfac",
   "scaled_uniform_orthogonal",
   "sequence",
   "trace",
   "trace_apply",
   "transform_activation",
   "transform_activations",
+  "value_grad_and_factors",
   "weighted_sum",
 ]

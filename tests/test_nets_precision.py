@@ -50,7 +50,7 @@ def half():
 )
 def test_parameters_and_outputs_are_float32(cls, name, shape, options, half):
   network = create(name, 10, **options)
-  x = jax.random.normal(jax.random.key(1), shape)
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   expected = jax.eval_shape(network.init, jax.random.key(0), x)
   half(cls)
   found = jax.eval_shape(network.init, jax.random.key(0), x)
@@ -82,15 +82,15 @@ def run_abstractly(network, params, state, x):
     (MLP, "mlp", (8, 32), {**DENSE, "stacked": True}),
     (MLP, "mlp-bn", (32, 32), DENSE),
     (CifarResNet, "cifar_resnet20", IMAGES, {"shortcut_weight": 0.5, "method": tatnet.TAT(0.8)}),
-    (CifarResNet, "cifar_resnet20-bn", IMAGES, {}),
-    (PreActResNet, "preact_resnet18", IMAGES, {}),
+    (CifarResNet, "cifar_resnet20-bn", (8, 8, 8, 3), {}),
+    (PreActResNet, "preact_resnet18", (2, 4, 4, 3), {}),
     (ResNet, "resnet18", (2, 16, 16, 3), {}),
     (IdentityResNet, "identity_resnet34", (2, 16, 16, 3), {}),
   ],
 )
 def test_half_precision_computes_the_same_roughly(cls, name, shape, options, half):
   network = create(name, 10, **options)
-  x = jax.random.normal(jax.random.key(1), shape)
+  x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
   params, state = network.initialize(jax.random.key(0), x)
 
   def logits():
@@ -103,9 +103,9 @@ def test_half_precision_computes_the_same_roughly(cls, name, shape, options, hal
   expected = logits()
   half(cls)
   found = logits()
-  # Roundings of 2^-9 at each of about 20 layers, and in each normalisation.
+  # Roundings of up to 2^-8 at each of 10 to 20 layers, which batch normalisation amplifies.
   error = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-  assert 1e-5 < error < 0.06
+  assert 1e-5 < error < 0.04
 
 
 def test_fast_initialisation_rounds_nothing(half):

@@ -1,5 +1,6 @@
 """At initialisation every activation of a network reads q = 1, and angles follow the C map."""
 
+import dataclasses
 import math
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import tatnet
+from tatnet.nets import identity
 
 SEEDS = 4
 
@@ -48,61 +50,70 @@ def q_values(monkeypatch):
   return measure
 
 
+@pytest.fixture
+def fewer_blocks(monkeypatch):
+  """A third of the blocks of the network of Hardt & Ma, which compiles for long."""
+  plan = identity.PLANS[56]
+  stages = tuple(dataclasses.replace(stage, blocks=3) for stage in plan.stages)
+  monkeypatch.setitem(identity.PLANS, 56, dataclasses.replace(plan, stages=stages))
+
+
 @pytest.mark.parametrize(
   ("name", "shape", "options"),
   [
-    ("mlp", (32, 64), {"width": 256, "depth": 20, "stacked": False, "shortcut_weight": 0.0}),
     ("mlp", (32, 64), {"width": 256, "depth": 20, "stacked": False, "shortcut_weight": 0.8}),
-    ("cifar_resnet20", (2, 8, 8, 16), {"version": 1, "width": 4, "shortcut_weight": 0.0}),
     ("cifar_resnet20", (2, 8, 8, 16), {"version": 2, "width": 4, "shortcut_weight": 0.5}),
     ("resnet18", (32, 4, 4, 16), {"version": 2, "shortcut_weight": 0.5}),
-    ("preact_resnet18", (2, 8, 8, 16), {"shortcut_weight": 0.5}),
     ("identity_resnet56", (16, 4, 4, 16), {"shortcut_weight": 0.5}),
   ],
 )
-def test_every_activation_that_is_mapped_reads_unit_q(name, shape, options, q_values):
+def test_every_activation_that_is_mapped_reads_unit_q(name, shape, options, q_values, fewer_blocks):
   network = tatnet.nets.create(name, 10, activation="tanh", method=tatnet.DKS(), **options)
   found = q_values(network, inputs_of(name, shape))
   assert len(found) == network.topology.num_nonlinear
-  # Single networks of these widths scatter by 0.03 to 0.2. A block that lost the weight
-  # of its branch or shortcut would change q by a quarter, and blocks multiply.
+  # Single networks of these widths scatter by 0.06 to 0.15, their mean by half of that. A
+  # block that lost the weight of its branch or shortcut would change q by a quarter.
   assert found == pytest.approx(1, abs=0.2)
 
 
-@pytest.mark.parametrize(
-  ("name", "shape", "options"),
-  [
-    ("mlp", (32, 64), {"width": 256, "depth": 20, "stacked": False}),
-    ("preact_resnet18", (2, 8, 8, 16), {}),
-  ],
-)
-def test_the_tailored_relu_keeps_q_in_expectation(name, shape, options, q_values):
-  network = tatnet.nets.create(name, 10, method=tatnet.TAT(0.8), **options)
-  found = q_values(network, inputs_of(name, shape))
+def test_the_tailored_relu_keeps_q_in_expectation(q_values):
+  network = tatnet.nets.create(
+    "mlp", 10, method=tatnet.TAT(0.8), width=256, depth=20, stacked=False
+  )
+  found = q_values(network, inputs_of("mlp", (32, 64)))
   # Its factors are random with variance about 3 / width and multiply through the layers:
-  # networks scatter by 0.3 to 0.4, their mean by 0.15. Without its scale q would vanish.
+  # networks scatter by 0.3, their mean by 0.15. Without its scale q would vanish.
   assert found == pytest.approx(1, abs=0.5)
 
 
-@pytest.mark.parametrize("c", [0.0, 0.5])
-def test_cosines_behind_the_last_activation_follow_the_c_map(c):
+@pytest.fixture(scope="module")
+def mean_cosine():
+  """A function: cosine of the inputs -> the mean one behind the last activation, and the map's."""
   width = 256
   # With as many logits as units the last layer is orthogonal, and keeps the cosines.
   network = tatnet.nets.create("mlp", width, width=width, depth=20, method=tatnet.TAT(0.8))
-  basis = np.eye(width)
-  x = math.sqrt(width) * (math.sqrt(c) * basis[:1] + math.sqrt(1 - c) * basis[1:33])
 
   @jax.jit
-  def logits(key):
-    return network.apply(*network.init(key, jnp.asarray(x, jnp.float32)), None, jnp.asarray(x))[0]
+  def logits(key, x):
+    return network.apply(*network.init(key, x), None, x)[0]
 
-  cosines = []
-  for key in jax.random.split(jax.random.key(2), SEEDS):
-    y = np.asarray(logits(key), np.float64)
-    y /= np.linalg.norm(y, axis=1, keepdims=True)
-    cosines.append((y @ y.T)[np.triu_indices(len(y), 1)].mean())
-  expected = tatnet.cmap(network.topology, network.activation, c)
-  # Single networks scatter by about 0.05 at this width, their mean by 0.02.
-  assert np.mean(cosines) == pytest.approx(expected, abs=0.06)
+  def measure(c):
+    basis = np.eye(width)
+    x = math.sqrt(width) * (math.sqrt(c) * basis[:1] + math.sqrt(1 - c) * basis[1:33])
+    cosines = []
+    for key in jax.random.split(jax.random.key(2), SEEDS):
+      y = np.asarray(logits(key, x.astype(np.float32)), np.float64)
+      y /= np.linalg.norm(y, axis=1, keepdims=True)
+      cosines.append((y @ y.T)[np.triu_indices(len(y), 1)].mean())
+    return np.mean(cosines), tatnet.cmap(network.topology, network.activation, c)
+
+  return measure
+
+
+@pytest.mark.parametrize("c", [0.0, 0.5])
+def test_cosines_behind_the_last_activation_follow_the_c_map(c, mean_cosine):
+  found, expected = mean_cosine(c)
+  # Single networks scatter by about 0.05 at this width, and their mean by 0.025.
+  assert found == pytest.approx(expected, abs=0.06)
   if c == 0:
     assert expected == pytest.approx(0.8)

@@ -52,15 +52,6 @@ def test_networks_run_and_keep_the_structure_of_their_state(stem, baseline):
     assert after == state
 
 
-@pytest.mark.parametrize("name", ["resnet200", "cifar_resnet110", "preact_resnet152"])
-def test_deep_networks_run(name):
-  network = built(name)
-  logits, _ = jax.eval_shape(
-    lambda key, x: network.apply(*network.init(key, x), None, x), jax.random.key(0), IMAGES
-  )
-  assert logits.shape == (2, 10)
-
-
 def test_cifar_resnets_of_other_depths():
   assert built("cifar_resnet26-noshort").topology == tatnet.chain(25)
 
@@ -87,18 +78,15 @@ def test_noshort_is_the_same_without_shortcuts():
   assert built("resnet18-noshort").topology == tatnet.chain(17)
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet56-bn", "cifar_resnet56-noshort"])
-def test_cifar_baselines_differ_in_no_parameter(name):
-  found, params = parts(name)
-  assert not any("projection" in layer for layer in found)
-  assert sum(leaf.size for leaf in jax.tree.leaves(params)) == 853018
+def test_cifar_baselines_have_the_same_parameters():
+  assert shapes(built("cifar_resnet20-bn")) == shapes(built("cifar_resnet20-noshort"))
 
 
 def test_eoc_is_the_relu_on_orthogonal_weights():
   network = built("mlp-eoc")
   x = jnp.linspace(-2, 2, 9)
   np.testing.assert_allclose(network.activation(x), math.sqrt(2) * np.maximum(x, 0), rtol=1e-6)
-  params, _ = jax.jit(network.init)(jax.random.key(0), jnp.ones([1, 16]))
+  params, _ = jax.tree.map(np.asarray, network.initialize(jax.random.key(0), jnp.ones([1, 16])))
   hidden = [
     layer["w"].reshape(-1, 16, 16) for name, layer in params.items() if "logits" not in name
   ]
@@ -115,7 +103,7 @@ def test_rescaled_has_the_weight_of_the_papers_rescaled_resnets():
 
 def test_skipinit_starts_as_its_shortcuts():
   network = built("cifar_resnet20-skipinit")
-  images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
   params, _ = network.initialize(jax.random.key(0), images)
   gains = [layer["residual_gain"] for layer in params.values() if "residual_gain" in layer]
   np.testing.assert_array_equal(gains, np.zeros(9))
@@ -127,22 +115,24 @@ def test_skipinit_starts_as_its_shortcuts():
     )
     return y + layer["b"]
 
-  x = conv("stem", images)
-  for stage in (2, 3):
-    x = conv(f"stage_{stage}_block_1/projection", jax.nn.relu(x), 2)
-  logits = params["cifar_resnet/logits"]
-  expected = jax.nn.relu(x).mean((1, 2)) @ logits["w"] + logits["b"]
-  np.testing.assert_allclose(
-    jax.jit(network.apply)(params, {}, None, images)[0], expected, rtol=1e-4, atol=1e-5
-  )
+  @jax.jit
+  def expected():
+    x = conv("stem", images)
+    for stage in (2, 3):
+      x = conv(f"stage_{stage}_block_1/projection", jax.nn.relu(x), 2)
+    logits = params["cifar_resnet/logits"]
+    return jax.nn.relu(x).mean((1, 2)) @ logits["w"] + logits["b"]
+
+  found, _ = jax.jit(network.apply)(params, {}, None, images)
+  np.testing.assert_allclose(found, expected(), rtol=1e-4, atol=1e-5)
 
 
 def test_prelu_trains_slopes_that_start_at_a_quarter():
-  network = built("cifar_resnet20-prelu")
-  images = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+  network = built("cifar_resnet8-prelu")
+  images = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
   params, _ = network.initialize(jax.random.key(0), images)
   slopes = {name: layer["slope"] for name, layer in params.items() if "slope" in layer}
-  assert len(slopes) == network.topology.num_nonlinear == 19
+  assert len(slopes) == network.topology.num_nonlinear == 7
   assert all(np.all(slope == 0.25) for slope in slopes.values())
   grads = jax.jit(jax.grad(lambda p: jnp.sum(network.apply(p, {}, None, images)[0] ** 2)))(params)
   assert all(np.any(grads[name]["slope"]) for name in slopes)
@@ -150,7 +140,7 @@ def test_prelu_trains_slopes_that_start_at_a_quarter():
 
 def test_prelu_keeps_q_by_its_initialisation():
   network = create("mlp-prelu", 10, width=512, depth=8, stacked=False)
-  x = tatnet.per_location_normalize(jax.random.normal(jax.random.key(0), (16, 255)))
+  x = np.random.default_rng(0).normal(size=(16, 256)).astype(np.float32)
   seen = []
 
   def record(next_f, args, kwargs, context):

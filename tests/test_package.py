@@ -35,6 +35,12 @@ IMPORT_ORDER = [
   {"nets.mlp", "nets.resnet"},
   {"nets.cifar", "nets.identity"},
   {"nets.registry"},
+  {"optim.symmetric", "optim.patches", "optim.losses", "optim.inverses"},
+  {"optim.taps", "optim.blocks"},
+  {"optim.haiku_taps"},
+  {"optim.evaluate"},
+  {"optim.kfac"},
+  {"optim.alias"},
 ]
 
 
@@ -94,7 +100,7 @@ def test_imports_point_one_way(level):
     for node in tree.body:  # imports inside functions are late on purpose
       if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "tatnet":
         inner = node.module.removeprefix("tatnet").removeprefix(".")
-        if inner in ("", "tracing", "nets"):
+        if inner in ("", "tracing", "nets", "optim"):
           imported |= {f"{inner}.{alias.name}".removeprefix(".") for alias in node.names}
         else:
           imported.add(inner)

@@ -1,0 +1,215 @@
+"""K-FAC against SGD: step time, first step, memory of the state, and progress on digits.
+
+    python benchmarks/kfac.py [--quick]
+
+Steps of K-FAC and of SGD with momentum alternate in one process, so that their
+ratio does not depend on what else the machine does. First steps, compilation
+included, are measured in fresh processes. Budgets: a 50-layer MLP of 256 units,
+inverses every 10 steps, at most 3.5 times the SGD step at batch 128 and twice at
+batch 1024; its first step at most 3 s.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+BUDGETS = {128: 3.5, 1024: 2.0, "first_step": 3.0}
+DEPTHS = (10, 50, 200, 1000)
+
+
+def problem(depth: int, batch: int):
+  """An MLP of 256 units, its parameters, and a batch of noise with labels."""
+  import jax
+  import jax.numpy as jnp
+
+  import tatnet
+
+  name = "tanh" if depth < 13 else "leaky_relu"  # TAT(0.9) needs 13 layers of ReLU
+  network = tatnet.nets.create("mlp", 10, width=256, depth=depth, activation=name)
+  x = jax.random.normal(jax.random.key(1), (batch, 64))
+  y = jax.random.randint(jax.random.key(2), (batch,), 0, 10)
+  params, _ = network.initialize(jax.random.key(0), jnp.zeros((batch, 64)))
+  return network, jax.block_until_ready(params), x, y
+
+
+class KfacStep:
+  """A compiled step of K-FAC, inverses every 10 steps."""
+
+  def __init__(self, network, params, x, y, *, factors_every: int = 1, compiled: bool = True):
+    import jax
+    import optax
+
+    import tatnet
+
+    evaluate = tatnet.value_grad_and_factors(network, tatnet.optim.SoftmaxCrossEntropy())
+    optimizer = tatnet.kfac(
+      1e-5, damping=1e-2, inverse_every=10, factors_every=factors_every, burn_in=0
+    )
+
+    def step(params, state, key):
+      refresh = tatnet.optim.factors_due(state) if factors_every > 1 else True
+      result = evaluate(params, x, y, key=key, refresh=refresh)
+      updates, state = optimizer.update(result.gradients, state, params, factors=result.factors)
+      return optax.apply_updates(params, updates), state
+
+    self.params, self.state = params, jax.jit(optimizer.init)(params)
+    self.key = jax.random.key(0)
+    self.step = jax.jit(step, donate_argnums=(1,))
+    if compiled:
+      self()
+
+  def __call__(self) -> float:
+    import jax
+
+    start = time.perf_counter()
+    self.params, self.state = jax.block_until_ready(self.step(self.params, self.state, self.key))
+    return time.perf_counter() - start
+
+
+class SgdStep:
+  """A compiled step of SGD with momentum."""
+
+  def __init__(self, network, params, x, y):
+    import jax
+    import optax
+
+    optimizer = optax.sgd(1e-5, momentum=0.9)
+
+    def loss(params):
+      logits, _ = network.apply(params, {}, None, x)
+      return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def step(params, state):
+      updates, state = optimizer.update(jax.grad(loss)(params), state)
+      return optax.apply_updates(params, updates), state
+
+    self.params, self.state = params, optimizer.init(params)
+    self.step = jax.jit(step)
+    self()
+
+  def __call__(self) -> float:
+    import jax
+
+    start = time.perf_counter()
+    self.params, self.state = jax.block_until_ready(self.step(self.params, self.state))
+    return time.perf_counter() - start
+
+
+def compare(batch: int, repeats: int) -> dict:
+  """Ratio of step times over whole periods of ten steps, so that inversions count."""
+  network, params, x, y = problem(50, batch)
+  steps = {
+    "sgd": SgdStep(network, params, x, y),
+    "kfac": KfacStep(network, params, x, y),
+    "kfac, factors every 10": KfacStep(network, params, x, y, factors_every=10),
+  }
+  for _ in range(9):  # to the start of a period
+    steps["kfac"](), steps["kfac, factors every 10"]()
+  periods = {name: [] for name in steps}
+  for _ in range(repeats):
+    seconds = dict.fromkeys(steps, 0.0)
+    for _ in range(10):
+      for name, step in steps.items():
+        seconds[name] += step()
+    for name, total in seconds.items():
+      periods[name].append(total / 10)
+  ratios = {
+    name: statistics.median(a / b for a, b in zip(periods[name], periods["sgd"], strict=True))
+    for name in steps
+  }
+  return {"batch": batch, "seconds": periods, "ratios": ratios}
+
+
+def first_step(depth: int) -> dict:
+  """First step and memory of the state, in this process."""
+  import jax
+
+  network, params, x, y = problem(depth, 128)
+  start = time.perf_counter()
+  step = KfacStep(network, params, x, y, compiled=False)
+  step()
+  seconds = time.perf_counter() - start
+  weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+  floats = sum(leaf.size for leaf in jax.tree.leaves(step.state[0].curvature))
+  return {"depth": depth, "seconds": seconds, "weights": weights, "floats": floats}
+
+
+def state_of_resnet50() -> int:
+  """Floats of curvature that the vanilla ResNet-50 needs, without allocating them."""
+  import jax
+  import jax.numpy as jnp
+
+  import tatnet
+
+  network = tatnet.nets.create("resnet50", 1000)
+  images = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+  params, _ = jax.eval_shape(network.init, jax.random.key(0), images)
+  state = jax.eval_shape(tatnet.kfac(1e-3).init, params)
+  return sum(leaf.size for leaf in jax.tree.leaves(state[0].curvature))
+
+
+def fresh(expression: str) -> dict:
+  """One of this file's measurements, in a fresh process."""
+  code = f"import json, kfac; print(json.dumps(kfac.{expression}))"
+  folder = pathlib.Path(__file__).parent
+  child = subprocess.run(
+    [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+  )
+  return json.loads(child.stdout.splitlines()[-1])
+
+
+def judged(value: float, budget: float) -> str:
+  """Pass or miss."""
+  return f"{'pass' if value <= budget else 'MISS'} (budget {budget:g})"
+
+
+def main():
+  """Measures, prints tables, writes JSON."""
+  import jax
+
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--repeats", type=int, default=5, help="periods of ten steps")
+  parser.add_argument("--quick", action="store_true", help="depths 10 and 50 only")
+  parser.add_argument(
+    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/kfac.json")
+  )
+  args = parser.parse_args()
+  rows = {"steps": [], "first": []}
+  print("50 layers of 256, inverses every 10 steps")
+  for batch in (128, 1024):
+    row = fresh(f"compare({batch}, {args.repeats})")
+    rows["steps"].append(row)
+    for name, ratio in row["ratios"].items():
+      seconds = statistics.median(row["seconds"][name])
+      verdict = judged(ratio, BUDGETS[batch]) if name == "kfac" else ""
+      print(f"  batch {batch:5} {name:24} {1e3 * seconds:7.1f} ms  {ratio:5.2f} x SGD  {verdict}")
+  print("First step, compilation included, and state, in fresh processes")
+  for depth in DEPTHS[:2] if args.quick else DEPTHS:
+    runs = [fresh(f"first_step({depth})") for _ in range(3)]
+    seconds = statistics.median(run["seconds"] for run in runs)
+    rows["first"].append({**runs[0], "seconds": [run["seconds"] for run in runs]})
+    verdict = judged(seconds, BUDGETS["first_step"]) if depth == 50 else ""
+    print(
+      f"  depth {depth:5} {seconds:6.2f} s  {runs[0]['floats'] / 1e6:7.1f} M floats for"
+      f" {runs[0]['weights'] / 1e6:.1f} M weights  {verdict}"
+    )
+  rows["resnet50_floats"] = fresh("state_of_resnet50()")
+  print(f"  vanilla ResNet-50: {rows['resnet50_floats'] / 1e6:.0f} M floats (kfac-jax: 294 M)")
+  machine = {
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "machine": platform.machine(),
+  }
+  budgets = {str(key): value for key, value in BUDGETS.items()}
+  args.out.parent.mkdir(parents=True, exist_ok=True)
+  args.out.write_text(json.dumps({"machine": machine, "budgets": budgets, "rows": rows}, indent=1))
+  print(f"Written: {args.out}")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,30 @@
+"""K-FAC: curvature statistics of a model, and the Optax transform that uses them."""
+
+from tatnet.optim.alias import kfac
+from tatnet.optim.evaluate import Evaluation, Factors, value_grad_and_factors
+from tatnet.optim.kfac import ScaleByKfacState, factors_due, mean_factors, scale_by_kfac
+from tatnet.optim.losses import (
+  Loss,
+  NegativeLogLikelihood,
+  SigmoidCrossEntropy,
+  SoftmaxCrossEntropy,
+  SquaredError,
+)
+from tatnet.optim.taps import Observer
+
+__all__ = [
+  "Evaluation",
+  "Factors",
+  "Loss",
+  "NegativeLogLikelihood",
+  "Observer",
+  "ScaleByKfacState",
+  "SigmoidCrossEntropy",
+  "SoftmaxCrossEntropy",
+  "SquaredError",
+  "factors_due",
+  "kfac",
+  "mean_factors",
+  "scale_by_kfac",
+  "value_grad_and_factors",
+]

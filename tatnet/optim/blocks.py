@@ -1,0 +1,240 @@
+"""Blocks of the curvature matrix: what is kept for a layer, and how it acts on gradients."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tatnet.optim.inverses import Damped
+from tatnet.optim.symmetric import average_of, inverse_of, moved, pack
+
+Uncovered = Literal["error", "identity"]
+Arrays = Mapping[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class KroneckerBlock:
+  """A dense layer or a convolution: inputs' moment times outputs' moment.
+
+  Attributes:
+    name: path of the layer in the parameters.
+    weight: shape of the weight, without the axis of stacked layers.
+    with_bias: whether a bias is folded into the inputs.
+    layers: number of stacked layers; None for a single one.
+  """
+
+  name: str
+  weight: tuple[int, ...]
+  with_bias: bool
+  layers: int | None
+
+  @property
+  def _stack(self) -> tuple[int, ...]:
+    return () if self.layers is None else (self.layers,)
+
+  def statistics(self) -> dict[str, tuple[int, ...]]:
+    """Shapes of the factors."""
+    inputs = math.prod(self.weight[:-1]) + self.with_bias
+    outputs = self.weight[-1]
+    return {
+      "inputs": (*self._stack, inputs, inputs),
+      "outputs": (*self._stack, outputs, outputs),
+    }
+
+  def initial(self, dtype) -> dict[str, jax.Array]:
+    """Averages of zero and inverses of zero, packed."""
+    return {
+      side: jnp.zeros((*shape[:-1], shape[-1] + 1), dtype)
+      for side, shape in self.statistics().items()
+    }
+
+  def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
+    """Averages moved towards new factors; inverses stay."""
+    return {side: moved(packed, factors[side], rate) for side, packed in state.items()}
+
+  def damped(self, state: Arrays, damping) -> dict[str, Damped]:
+    """The averages, and what is added to them before they are inverted.
+
+    The damping is split so that both sides change in proportion to their size:
+    ``A + pi sqrt(damping)`` and ``G + sqrt(damping) / pi``, where pi^2 is the ratio
+    of their mean eigenvalues (Martens & Grosse, arXiv 1503.05671, Section 6.3).
+    """
+    averages = {side: average_of(packed) for side, packed in state.items()}
+    a, g = (_mean_eigenvalue(averages[side]) for side in ("inputs", "outputs"))
+    tiny = jnp.finfo(a.dtype).tiny
+    # Two roots: the ratio itself overflows where the gradients are zero.
+    pi = jnp.sqrt(jnp.maximum(a, tiny)) / jnp.sqrt(jnp.maximum(g, tiny))
+    root = jnp.sqrt(damping).astype(a.dtype)
+    return {
+      "inputs": Damped(averages["inputs"], root * pi),
+      "outputs": Damped(averages["outputs"], root / pi),
+    }
+
+  def inverted(self, state: Arrays, inverses: Arrays) -> dict[str, jax.Array]:
+    """New inverses beside the averages."""
+    return {side: pack(average_of(packed), inverses[side]) for side, packed in state.items()}
+
+  def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
+    """``A^-1 V G^-1`` for the gradient as a matrix V ``[inputs, outputs]``."""
+    del damping  # it is in the inverses
+    w = gradients["w"]
+    matrix = w.reshape(*self._stack, -1, self.weight[-1])
+    if self.with_bias:
+      matrix = jnp.concatenate([matrix, gradients["b"][..., None, :]], axis=-2)
+    matrix = inverse_of(state["inputs"]) @ matrix.astype(state["inputs"].dtype)
+    matrix = matrix @ inverse_of(state["outputs"])
+    result = {"w": matrix}
+    if self.with_bias:
+      result = {"w": matrix[..., :-1, :], "b": matrix[..., -1, :].astype(gradients["b"].dtype)}
+    return result | {"w": result["w"].reshape(w.shape).astype(w.dtype)}
+
+
+@dataclasses.dataclass(frozen=True)
+class DiagonalBlock:
+  """Scales and offsets: the diagonal of the Fisher matrix."""
+
+  name: str
+  shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+  def statistics(self) -> dict[str, tuple[int, ...]]:
+    """Shapes of the factors."""
+    return dict(self.shapes)
+
+  def initial(self, dtype) -> dict[str, jax.Array]:
+    """Averages of zero."""
+    return {key: jnp.zeros(shape, dtype) for key, shape in self.shapes}
+
+  def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
+    """Averages moved towards new factors."""
+    return {key: average + rate * (factors[key] - average) for key, average in state.items()}
+
+  def damped(self, state: Arrays, damping) -> dict[str, Damped]:
+    """Nothing: dividing is cheap."""
+    del state, damping
+    return {}
+
+  def inverted(self, state: Arrays, inverses: Arrays) -> Arrays:
+    """The state as it is."""
+    del inverses
+    return state
+
+  def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
+    """The gradient divided by the damped diagonal."""
+    return {
+      key: (gradient / (state[key] + damping)).astype(gradient.dtype)
+      for key, gradient in gradients.items()
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class EmbeddingBlock:
+  """A table of embeddings: frequencies of the rows times outputs' moment."""
+
+  name: str
+  table: tuple[int, int]
+
+  def statistics(self) -> dict[str, tuple[int, ...]]:
+    """Shapes of the factors."""
+    rows, width = self.table
+    return {"inputs": (rows,), "outputs": (width, width)}
+
+  def initial(self, dtype) -> dict[str, jax.Array]:
+    """Averages of zero and an inverse of zero."""
+    rows, width = self.table
+    return {"inputs": jnp.zeros(rows, dtype), "outputs": jnp.zeros((width, width + 1), dtype)}
+
+  def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
+    """Averages moved towards new factors; the inverse stays."""
+    return {
+      "inputs": state["inputs"] + rate * (factors["inputs"] - state["inputs"]),
+      "outputs": moved(state["outputs"], factors["outputs"], rate),
+    }
+
+  def damped(self, state: Arrays, damping) -> dict[str, Damped]:
+    """The outputs' moment, and what is added to it before it is inverted."""
+    return {"outputs": Damped(average_of(state["outputs"]), jnp.sqrt(damping) / self._pi(state))}
+
+  def inverted(self, state: Arrays, inverses: Arrays) -> dict[str, jax.Array]:
+    """A new inverse beside the average."""
+    outputs = pack(average_of(state["outputs"]), inverses["outputs"])
+    return {"inputs": state["inputs"], "outputs": outputs}
+
+  def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
+    """Rows divided by their damped frequency, times the inverse of the outputs' moment."""
+    gradient = gradients["embeddings"]
+    scale = state["inputs"] + jnp.sqrt(damping) * self._pi(state)
+    result = gradient / scale[:, None] @ inverse_of(state["outputs"])
+    return {"embeddings": result.astype(gradient.dtype)}
+
+  def _pi(self, state: Arrays) -> jax.Array:
+    tiny = jnp.finfo(state["inputs"].dtype).tiny
+    outputs = _mean_eigenvalue(average_of(state["outputs"]))
+    inputs = jnp.maximum(state["inputs"].mean(), tiny)
+    return jnp.sqrt(inputs) / jnp.sqrt(jnp.maximum(outputs, tiny))
+
+
+Block = KroneckerBlock | DiagonalBlock | EmbeddingBlock
+
+
+def _mean_eigenvalue(matrix: jax.Array) -> jax.Array:
+  return jnp.trace(matrix, axis1=-2, axis2=-1) / matrix.shape[-1]
+
+
+def blocks_of(params: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block], list[str]]:
+  """Blocks for parameters laid out as Haiku's, and the names of those that have none.
+
+  ``{"w", "b"}`` is a layer; with a bias of more than one axis, or without bias under
+  a path with "layer_stack", a stack of layers. ``{"scale", "offset"}`` belong to a
+  normalisation, ``{"embeddings"}`` is a table.
+  """
+  blocks: dict[str, Block] = {}
+  uncovered: list[str] = []
+  if not _is_by_layer(params):
+    raise TypeError(
+      "K-FAC got parameters that are not laid out as {layer: {name: array}}; expected Haiku's"
+      " parameters, or a dictionary of layers whose arrays are called 'w' and 'b', 'scale' and"
+      f" 'offset', or 'embeddings'. Given: {jax.tree.structure(params)}."
+    )
+  for name, arrays in params.items():
+    if _is_masked(arrays):
+      continue
+    shapes = {key: tuple(a.shape) for key, a in arrays.items() if not _is_masked(a)}
+    if "w" in shapes and set(shapes) <= {"w", "b"} and len(shapes["w"]) >= 2:
+      is_named_stack = "layer_stack" in name and len(shapes["w"]) > 2
+      is_stacked = len(shapes["b"]) > 1 if "b" in shapes else is_named_stack
+      layers = shapes["w"][0] if is_stacked else None
+      blocks[name] = KroneckerBlock(name, shapes["w"][is_stacked:], "b" in shapes, layers)
+    elif shapes and set(shapes) <= {"scale", "offset"}:
+      blocks[name] = DiagonalBlock(name, tuple(shapes.items()))
+    elif set(shapes) == {"embeddings"} and len(shapes["embeddings"]) == 2:
+      blocks[name] = EmbeddingBlock(name, shapes["embeddings"])
+    elif shapes:
+      uncovered.extend(f"{name}/{key}" for key in shapes)
+  return blocks, uncovered
+
+
+def check_uncovered(uncovered: str) -> None:
+  """Raises ValueError unless it is one of the choices."""
+  if uncovered not in ("error", "identity"):
+    raise ValueError(f"uncovered={uncovered!r}; expected 'error' or 'identity'.")
+
+
+def _is_masked(entry: Any) -> bool:
+  """Whether optax.partition or optax.masked keeps it for another optimiser."""
+  return isinstance(entry, optax.MaskedNode)
+
+
+def _is_by_layer(params: Any) -> bool:
+  """Whether the parameters are ``{layer: {name: array}}``."""
+  return isinstance(params, Mapping) and all(
+    _is_masked(arrays)
+    or (
+      isinstance(arrays, Mapping)
+      and all(hasattr(a, "shape") or _is_masked(a) for a in arrays.values())
+    )
+    for arrays in params.values()
+  )

@@ -1,0 +1,245 @@
+"""Taps at the layers of an unchanged Haiku model."""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import jmp
+
+from tatnet.optim.taps import (
+  InputMoment,
+  Observer,
+  OutputMoment,
+  observe,
+  observe_embedding,
+  window_of,
+)
+
+_TAP = "kfac_tap"
+_NORMALIZATIONS = (hk.LayerNorm, hk.BatchNorm, hk.GroupNorm, hk.InstanceNorm, hk.RMSNorm)
+
+
+class _Tap(hk.Module):
+  """Dummy arguments of a layer, as parameters, so that they are stacked where the layer is."""
+
+  def __call__(self, name: str, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    return hk.get_parameter(name, shape, dtype, init=jnp.zeros)
+
+
+class TappedModel:
+  """A Haiku model with taps at every layer that K-FAC knows.
+
+  The taps' dummies are parameters of their own, ``<layer>/kfac_tap``, which
+  `merged` adds to the model's.
+  """
+
+  def __init__(self, observer: Observer, state: Mapping[str, Mapping]):
+    self.observer = observer
+    self.state = state
+    self.problems: dict[str, str] = {}
+    self._looking_up: hk.Module | None = None
+    self._repeated: hk.Module | None = None
+
+  @contextlib.contextmanager
+  def installed(self):
+    """A context in which the model's layers have taps."""
+    # Factors stay in full precision whatever the model computes in.
+    policy = jmp.Policy(*[self.observer.dtype] * 3)
+    with hk.mixed_precision.push_policy(_Tap, policy), hk.intercept_methods(self._intercept):
+      yield
+
+  def _intercept(self, next_f: Callable, args, kwargs, context) -> Any:
+    module, method = context.module, context.method_name
+    if method != "__init__" and hk.running_init():
+      self._restore_state(module)
+    layer = _LAYERS.get(type(module)) if method == "__call__" else None
+    reason = None if layer is None else _unsupported(module, args)
+    if layer is None or reason is not None:
+      y = next_f(*args, **kwargs)
+      if type(module) is hk.Embed and method == "embeddings" and module is not self._looking_up:
+        reason = "has a table that is used elsewhere too"
+    else:
+      y = layer(self, module, lambda *new: next_f(*new, *args[1:], **kwargs), *args[:1])
+      if hk.running_init():
+        reason = self._reason(module, args[0])
+    if reason is not None and hk.running_init():
+      self.problems |= dict.fromkeys((own.path for own in _own_parameters(module)), reason)
+    return y
+
+  def _reason(self, module: hk.Module, x: jax.Array) -> str | None:
+    """Why the factors of a layer that has just been called are not its curvature."""
+    own = _own_parameters(module)
+    if module is self._repeated:
+      return "is called more than once"
+    if any(parameter.is_changed for parameter in own):
+      return "has parameters that a custom getter changes"
+    if _is_vmapped(x, [parameter.value for parameter in own]):
+      return "is called inside vmap, where it does not see the batch"
+    return None
+
+  def _restore_state(self, module: hk.Module):
+    """The state given, in `init`: not all modules make their own there outside training."""
+    name = module.module_name
+    state = self.state.get(name)
+    if state is None:  # inside a stack of layers, modules do not know the path in front of it
+      stacked = [arrays for key, arrays in self.state.items() if key.endswith(f"/{name}")]
+      state = {key: value[0] for key, value in stacked[0].items()} if stacked else {}
+    for key, value in state.items():
+      hk.set_state(key, value)
+
+  def _dummies(self, module: hk.Module, shapes: Mapping[str, tuple]) -> dict[str, jax.Array]:
+    """Dummy arguments of a layer."""
+    tap, made = _Tap(name=_TAP), []
+
+    def note(next_creator, shape, dtype, init, context):
+      made.append(context.full_name)
+      return next_creator(shape, dtype, init)
+
+    with hk.custom_creator(note):
+      dummies = {key: tap(key, shape, self.observer.dtype) for key, shape in shapes.items()}
+    # A second call finds what the first has made, whichever module objects they are.
+    self._repeated = module if len(made) < len(dummies) else None
+    return dummies
+
+  def affine(self, module: hk.Module, call: Callable, x: jax.Array) -> jax.Array:
+    """A dense layer or a convolution."""
+    window, inputs = None, x.shape[-1]
+    if isinstance(module, hk.ConvND):
+      window = window_of(
+        x.shape, module.kernel_shape, module.stride, module.padding, module.kernel_dilation
+      )
+      inputs *= math.prod(module.kernel_shape)
+    inputs += module.with_bias
+    outputs = module.output_channels if window is not None else module.output_size
+    tap = self._dummies(module, {"inputs": (inputs, inputs), "outputs": (outputs, outputs)})
+    x = observe(InputMoment(self.observer, module.with_bias, window), x, tap["inputs"])
+    return observe(OutputMoment(self.observer), call(x), tap["outputs"])
+
+  def normalization(self, module: hk.Module, call: Callable, x: jax.Array) -> jax.Array:
+    """A normalisation: it runs with scale 1 and offset 0, its own are applied to the result."""
+    own: dict[str, jax.Array] = {}
+    if not hk.running_init() and any(p.is_changed for p in _own_parameters(module)):
+      return call(x)  # it is among the problems
+
+    def capture(next_getter, value, context):
+      value = next_getter(value)
+      if context.module is not module or context.name not in ("scale", "offset"):
+        return value
+      own[context.name] = value
+      return jnp.ones_like(value) if context.name == "scale" else jnp.zeros_like(value)
+
+    with hk.custom_getter(capture):
+      x = call(x)
+    tap = self._dummies(module, {key: value.shape for key, value in own.items()})
+    return self.observer.scale_and_offset(x, own.get("scale"), own.get("offset"), tap)
+
+  def embedding(self, module: hk.Embed, call: Callable, ids: jax.Array) -> jax.Array:
+    """A table of embeddings."""
+    width = module.embed_dim
+    tap = self._dummies(module, {"inputs": (module.vocab_size,), "outputs": (width, width)})
+    self._looking_up = module
+    y = call(ids)
+    self._looking_up = None
+    return observe_embedding(self.observer, jnp.asarray(ids), y, tap)
+
+
+_LAYERS: Mapping[type, Callable] = {
+  **dict.fromkeys((hk.Linear, hk.Conv1D, hk.Conv2D, hk.Conv3D, hk.ConvND), TappedModel.affine),
+  **dict.fromkeys(_NORMALIZATIONS, TappedModel.normalization),
+  hk.Embed: TappedModel.embedding,
+}
+
+
+def _unsupported(module: hk.Module, args: tuple) -> str | None:
+  """Why a layer of a known kind cannot be tapped."""
+  if not args:
+    return "gets its input by keyword"
+  if isinstance(module, hk.ConvND):
+    if module.feature_group_count != 1:
+      return f"is a convolution of {module.feature_group_count} groups"
+    if module.mask is not None:
+      return "is a convolution with a mask"
+    if module.channel_index != -1:
+      return f"has data_format={module.data_format!r}; channels must come last"
+    if any(dilation != 1 for dilation in module.lhs_dilation):
+      return "is a convolution with dilated inputs"
+    if args[0].ndim != module.num_spatial_dims + 2:
+      return f"is a convolution of inputs {args[0].shape}, which have no batch"
+  return None
+
+
+class _Parameter(NamedTuple):
+  """A parameter of a layer: path of the layer, raw value, whether a custom getter changes it."""
+
+  path: str
+  value: jax.Array
+  is_changed: bool
+
+
+def _own_parameters(module: hk.Module) -> list[_Parameter]:
+  """Parameters of a layer that has been called, without those of modules in it."""
+  found = []
+  for key, value in module.params_dict().items():
+    path, _, name = key.rpartition("/")
+    if path == module.module_name:
+      found.append(_parameter(name, value))
+  return found
+
+
+def _parameter(name: str, value: jax.Array) -> _Parameter:
+  probe, contexts, given = jnp.zeros_like(value), [], []
+
+  def innermost(next_getter, value, context):
+    del next_getter
+    contexts.append(context)
+    given.append(value)
+    return probe
+
+  with hk.custom_getter(innermost):
+    got = hk.get_parameter(name, value.shape, value.dtype)
+  # Another precision is no other weight.
+  is_changed = any(
+    new is not old and new.dtype == old.dtype for new, old in ((given[0], value), (got, probe))
+  )
+  # Inside a stack of layers, modules do not know the path in front of it.
+  full_name = (contexts[0].lifted_prefix_name or "") + contexts[0].full_name
+  return _Parameter(full_name.rpartition("/")[0], value, is_changed)
+
+
+def _is_vmapped(x: jax.Array, own: Sequence[jax.Array]) -> bool:
+  """Whether x, but no parameter, has an axis that a vmap around this hides."""
+  found = []
+
+  @jax.custom_batching.custom_vmap
+  def probe(x, own):
+    del own
+    return x
+
+  @probe.def_vmap
+  def rule(axis_size, in_batched, x, own):
+    del axis_size, own
+    found.append(in_batched[0] and not any(jax.tree.leaves(in_batched[1])))
+    return x, in_batched[0]
+
+  probe(jnp.asarray(x), own)
+  return any(found)
+
+
+def split_taps(params: Mapping) -> tuple[dict, dict[str, Mapping]]:
+  """Parameters without the taps, and the taps by the layer they stand at."""
+  own = {name: arrays for name, arrays in params.items() if not _is_tap(name)}
+  taps = {name.removesuffix(f"/{_TAP}"): arrays for name, arrays in params.items() if _is_tap(name)}
+  return own, taps
+
+
+def merged(params: Mapping, taps: Mapping[str, Mapping]) -> dict:
+  """Parameters and taps, as the tapped model wants them."""
+  return {**params, **{f"{name}/{_TAP}": arrays for name, arrays in taps.items()}}
+
+
+def _is_tap(name: str) -> bool:
+  return name.endswith(f"/{_TAP}")

@@ -1,0 +1,293 @@
+"""K-FAC as an Optax transform."""
+
+import math
+import numbers
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
+from tatnet.optim.evaluate import Factors
+from tatnet.optim.inverses import damped_inverses
+
+_SAME_OPTION = "Pass uncovered='identity' to let their gradients pass unchanged."
+
+
+class ScaleByKfacState(NamedTuple):
+  """State of `scale_by_kfac`.
+
+  Attributes:
+    count: number of updates so far, those of the burn-in included.
+    batches: number of batches whose factors the averages hold.
+    skipped: number of refreshes that were left out because factors or inverses were
+      not finite.
+    factors_due: whether the next update wants factors; see `factors_due`.
+    curvature: for each layer its averages and inverses, packed
+      (`tatnet.optim.symmetric`).
+  """
+
+  count: jax.Array
+  batches: jax.Array
+  skipped: jax.Array
+  factors_due: jax.Array
+  curvature: dict[str, dict[str, jax.Array]]
+
+
+def scale_by_kfac(
+  damping: optax.ScalarOrSchedule = 1e-3,
+  decay: float = 0.99,
+  factors_every: int = 1,
+  inverse_every: int = 50,
+  norm_constraint: optax.ScalarOrSchedule | None = None,
+  burn_in: int = 10,
+  *,
+  learning_rate: optax.ScalarOrSchedule | None = None,
+  uncovered: Uncovered = "error",
+  mesh: jax.sharding.Mesh | None = None,
+) -> optax.GradientTransformationExtraArgs:
+  r"""Gradients times the inverse of a Kronecker-factored Fisher matrix.
+
+  Every update does this:
+
+  1. If the factors passed have weight and are finite, each average moves towards
+     them: an exponential moving average, corrected for its start at zero.
+  2. After the burn-in, on every `inverse_every`-th update, the inverses
+     :math:`(A + \pi \sqrt\lambda)^{-1}` and :math:`(G + \sqrt\lambda / \pi)^{-1}` are
+     made anew. One that is not finite is left out, and the last good one stays.
+  3. The gradient V of a layer becomes :math:`A^{-1} V G^{-1}`.
+  4. All of them are scaled by
+     :math:`\min(1, \sqrt{c / (\eta^2 \langle p, g \rangle)})`, with c the norm
+     constraint, eta the learning rate, g the gradients and p the result of step 3.
+  5. During the burn-in the update is zero: the first factors are rank deficient,
+     and their inverses would send a deep network astray at once.
+
+  Args:
+    damping: lambda, above 0; a number or a schedule.
+    decay: of the averages, in [0, 1).
+    factors_every: updates from one refresh of the factors to the next. On those
+      between, pass factors of weight 0 (``refresh=factors_due(state)``).
+    inverse_every: updates from one inversion to the next.
+    norm_constraint: c; None for no constraint.
+    burn_in: number of first updates that only collect factors.
+    learning_rate: eta, for the norm constraint.
+    uncovered: "error", or "identity" for parameters that are not of a known layer.
+    mesh: devices to spread the inversions over.
+
+  Returns:
+    A transform whose `update` takes ``factors=``, from `value_grad_and_factors`.
+
+  Raises:
+    ValueError: a number out of range; a norm constraint without learning rate;
+      parameters that are not covered; factors of another model.
+    TypeError: `update` without factors.
+
+  Reference:
+    Martens & Grosse, Optimizing Neural Networks with Kronecker-factored Approximate
+    Curvature (arXiv 1503.05671); norm constraint: Ba, Grosse & Martens (2017).
+
+  Example:
+    >>> network = hk.transform(lambda x: hk.Linear(1)(x))
+    >>> x = jax.random.normal(jax.random.key(0), [64, 3])
+    >>> params = network.init(jax.random.key(0), x)
+    >>> evaluate = tatnet.value_grad_and_factors(network, tatnet.optim.SquaredError())
+    >>> optimizer = tatnet.scale_by_kfac(damping=1e-3, burn_in=0)
+    >>> result = evaluate(params, x, x @ jnp.ones([3, 1]), key=jax.random.key(1))
+    >>> state = optimizer.init(params)
+    >>> updates, state = optimizer.update(result.gradients, state, factors=result.factors)
+    >>> int(state.batches)
+    1
+  """
+  _check_settings(damping, decay, factors_every, inverse_every, norm_constraint, burn_in)
+  check_uncovered(uncovered)
+  if norm_constraint is not None and learning_rate is None:
+    raise ValueError(
+      f"norm_constraint={norm_constraint!r} without a learning rate: the constraint is on the step"
+      " that is taken. Expected learning_rate=..., the one that follows this transform."
+    )
+
+  def blocks(tree) -> dict[str, Block]:
+    covered, names = blocks_of(tree)
+    if names and uncovered == "error":
+      listed = "\n".join(f"  {name}" for name in names)
+      raise ValueError(f"K-FAC does not cover these parameters:\n{listed}\n{_SAME_OPTION}")
+    return covered
+
+  def init(params) -> ScaleByKfacState:
+    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+    return ScaleByKfacState(
+      count=jnp.zeros([], jnp.int32),
+      batches=jnp.zeros([], jnp.int32),
+      skipped=jnp.zeros([], jnp.int32),
+      factors_due=jnp.ones([], bool),
+      curvature={name: block.initial(dtype) for name, block in blocks(params).items()},
+    )
+
+  def update(updates, state: ScaleByKfacState, params=None, *, factors: Factors, **extra_args):
+    del params, extra_args
+    layers = blocks(updates)
+    _check_factors(layers, factors, updates, uncovered)
+    layers = {name: block for name, block in layers.items() if name in factors.layers}
+    lam = _value(damping, state.count)
+    is_new = factors.weight > 0
+    is_finite = _all_finite(factors.layers)
+    count, after = state.count, state.count - burn_in
+
+    is_used = is_new & is_finite
+    curvature = _absorbed(layers, state.curvature, factors, _rate(decay, state.batches), is_used)
+    batches = state.batches + is_used
+    # The first batch that is finite is not left to wait for the next turn.
+    is_turn = (after % inverse_every == 0) | (state.batches == 0)
+    is_time = (after >= 0) & is_turn & (batches > 0)
+    # A loop of no or one turn: unlike lax.cond, it does not copy the state when
+    # there is nothing to do.
+    curvature, is_good = jax.lax.fori_loop(
+      0,
+      is_time.astype(jnp.int32),
+      lambda _, carry: _inverted(layers, carry[0], lam, mesh),
+      (curvature, jnp.ones([], bool)),
+    )
+    result = dict(updates)
+    for name, block in layers.items():
+      result[name] = {**updates[name], **block.precondition(curvature[name], updates[name], lam)}
+    scale = jnp.where((after >= 0) & (batches > 0), 1.0, 0.0)
+    if norm_constraint is not None:
+      product = optax.tree.vdot(result, updates)
+      eta = _value(learning_rate, count)
+      bound = _value(norm_constraint, count) / (jnp.square(eta) * product)
+      # A product of 0 means gradients of 0; eta of 0, a step of 0.
+      scale *= jnp.where(bound < 1, jnp.sqrt(jnp.maximum(bound, 0.0)), 1.0)
+    result = jax.tree.map(lambda p: (scale * p).astype(p.dtype), result)
+    after = after + 1
+    return result, ScaleByKfacState(
+      count=optax.safe_increment(count),
+      batches=batches,
+      skipped=state.skipped + (is_new & ~is_finite) + ~is_good,
+      factors_due=(after < 0) | (after % factors_every == 0),
+      curvature=curvature,
+    )
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def factors_due(opt_state: Any) -> jax.Array:
+  """Whether the next update of an optimiser wants factors.
+
+  Args:
+    opt_state: state of an optimiser that contains `scale_by_kfac` once.
+
+  Returns:
+    A bool array, for ``value_grad_and_factors(...)(..., refresh=...)``.
+
+  Example:
+    >>> state = tatnet.kfac(1e-3, factors_every=10).init({"l": {"w": jnp.ones([2, 2])}})
+    >>> bool(tatnet.optim.factors_due(state))
+    True
+  """
+  due = optax.tree.get(opt_state, "factors_due")
+  if due is None:
+    raise ValueError("factors_due got the state of an optimiser without scale_by_kfac.")
+  return due
+
+
+def mean_factors(*factors: Factors) -> Factors:
+  """Factors of several batches as one, for gradients that are accumulated.
+
+  Example:
+    >>> one = tatnet.optim.Factors(jnp.ones(()), {"layer": {"scale": jnp.array([2.0])}})
+    >>> print(tatnet.optim.mean_factors(one, one).layers["layer"]["scale"])
+    [2.]
+  """
+  return jax.tree.map(lambda *parts: sum(parts) / len(parts), *factors)
+
+
+def _absorbed(layers, curvature, factors, rate, is_used):
+  """Averages with a batch's factors in them, where these are used.
+
+  A choice for each number: it costs less than the copy that `lax.cond` makes.
+  """
+  weight = jnp.where(is_used, factors.weight, 1.0)
+  result = dict(curvature)
+  for name, block in layers.items():
+    new = jax.tree.map(lambda f: f / weight.astype(f.dtype), factors.layers[name])
+    moved = block.averaged(curvature[name], new, rate.astype(jax.tree.leaves(new)[0].dtype))
+    result[name] = jax.tree.map(
+      lambda new, old: jnp.where(is_used, new, old), moved, dict(curvature[name])
+    )
+  return result
+
+
+def _inverted(layers, curvature, damping, mesh):
+  """New inverses where they are finite, and whether all are."""
+  places, requests = [], []
+  for name, block in layers.items():
+    for side, request in block.damped(curvature[name], damping).items():
+      places.append((name, side))
+      requests.append(request)
+  inverses: dict[str, dict[str, jax.Array]] = {name: {} for name in layers}
+  for (name, side), inverse in zip(places, damped_inverses(requests, mesh), strict=True):
+    inverses[name][side] = inverse
+  result, all_good = dict(curvature), jnp.ones([], bool)
+  for name, block in layers.items():
+    is_good = _all_finite(inverses[name])
+    new = block.inverted(curvature[name], inverses[name])
+    result[name] = jax.tree.map(
+      lambda new, old, is_good=is_good: jnp.where(is_good, new, old), new, dict(curvature[name])
+    )
+    all_good &= is_good
+  return result, all_good
+
+
+def _all_finite(tree) -> jax.Array:
+  """Whether every entry is finite: a sum is finite only then, short of overflow."""
+  flags = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+  return jnp.stack(flags).all() if flags else jnp.ones([], bool)
+
+
+def _rate(decay, batches: jax.Array) -> jax.Array:
+  """Weight of a new batch in the averages: 1 for the first, ``1 - decay`` in the long run."""
+  # 1 - decay ** n as expm1, and the logarithm in full precision where it can be had: a
+  # decay close to 1 cancels.
+  log = math.log(decay) if isinstance(decay, float) and decay else jnp.log(decay)
+  return (1 - decay) / -jnp.expm1((batches + 1) * log)
+
+
+def _value(number: optax.ScalarOrSchedule, count: jax.Array):
+  return number(count) if callable(number) else number
+
+
+def _check_settings(damping, decay, factors_every, inverse_every, norm_constraint, burn_in):
+  """Raises ValueError for numbers out of range; arrays and schedules cannot be checked."""
+  rules = {
+    "damping": (damping, lambda x: x > 0, "a number above 0, or a schedule"),
+    "decay": (decay, lambda x: 0 <= x < 1, "a number in [0, 1)"),
+    "factors_every": (factors_every, lambda x: x >= 1, "an integer of at least 1"),
+    "inverse_every": (inverse_every, lambda x: x >= 1, "an integer of at least 1"),
+    "norm_constraint": (norm_constraint, lambda x: x > 0, "a number above 0, or None"),
+    "burn_in": (burn_in, lambda x: x >= 0, "an integer of at least 0"),
+  }
+  for name, (value, rule, expected) in rules.items():
+    if isinstance(value, numbers.Real) and not rule(value):
+      raise ValueError(f"{name}={value!r}; expected {expected}.")
+
+
+def _check_factors(layers, factors, updates, uncovered):
+  """Raises unless the factors are those of the parameters' layers."""
+  if not isinstance(factors, Factors):
+    raise TypeError(
+      f"update got factors={type(factors).__name__}; expected what a function made by"
+      " tatnet.value_grad_and_factors returns as .factors."
+    )
+  problems = [
+    f"{name}: not a layer of the parameters" for name in factors.layers if name not in updates
+  ]
+  for name, block in layers.items():
+    given = {key: tuple(a.shape) for key, a in factors.layers.get(name, {}).items()}
+    if not given and uncovered == "error":
+      problems.append(f"{name}: no factors")
+    elif given and given != block.statistics():
+      problems.append(f"{name}: factors of shapes {given}, expected {block.statistics()}")
+  if problems:
+    listed = "\n".join(f"  {problem}" for problem in problems)
+    raise ValueError(f"The factors are of another model:\n{listed}")
