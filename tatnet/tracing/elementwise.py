@@ -164,9 +164,7 @@ def _with_statistic(
   inputs of the same q. So normalisation acts entry by entry, with that number.
   """
   signal, statistic = signals[0], statistics[0]
-  is_scale = seen.name in ("mul", "div")
   known = math.isfinite(statistic.value) and (statistic.value or seen.name != "div")
-  known = known and not (is_scale and statistic.is_maximum)
   if statistic.node is not signal.node or len(inputs) != 2 or not known:
     return _of_signals_or_gate(reader, seen, [pooled(reader, v, seen) for v in inputs])
   over_batch = "b" in statistic.over
@@ -177,7 +175,7 @@ def _with_statistic(
   if seen.name == "div" and not signal.is_linear and statistic.source == signal.expression:
     return dataclasses.replace(signal, softmax=True)
   value = statistic.value
-  if is_scale:
+  if seen.name in ("mul", "div"):
     size = root_mean_square(signal)
     gain = size * value if seen.name == "mul" else size / value
     # epsilon in the denominator moves the gain a little away from 1. A batch
