@@ -41,6 +41,13 @@ IMPORT_ORDER = [
   {"optim.evaluate"},
   {"optim.kfac"},
   {"optim.alias"},
+  {"training.state", "training.devices", "training.metrics", "training.checkpoints"},
+  {"training.step", "training.optimizers", "training.curves"},
+  {"training.evaluation"},
+  {f"training.data.{name}" for name in ("prepared", "decode", "batches", "augment", "statistics")},
+  {"training.data.arrays", "training.data.images"},
+  {"training.data.pieces"},
+  {"training.data.pipeline"},
 ]
 
 
@@ -100,7 +107,7 @@ def test_imports_point_one_way(level):
     for node in tree.body:  # imports inside functions are late on purpose
       if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "tatnet":
         inner = node.module.removeprefix("tatnet").removeprefix(".")
-        if inner in ("", "tracing", "nets", "optim"):
+        if inner in ("", "tracing", "nets", "optim", "training", "training.data"):
           imported |= {f"{inner}.{alias.name}".removeprefix(".") for alias in node.names}
         else:
           imported.add(inner)

@@ -1,0 +1,188 @@
+"""Progress of K-FAC, Adam and SGD on deep networks without shortcuts, over a sweep.
+
+    python benchmarks/optimizers.py digits
+    python benchmarks/optimizers.py cifar10 --data-dir ../shared/data
+
+digits: a TReLU MLP of 50 layers of 256, batch 128: steps until 99 % of the training
+images are right (looked at every five steps), K-FAC with three seeds. cifar10: a
+TReLU convnet of 20 layers without shortcuts, batch 128: mean loss of the last
+steps, and a figure of the best setting of each optimiser against steps and seconds.
+K-FAC's burn-in counts as steps. Steps are timed one by one, compilation left out.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import pathlib
+import platform
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import tatnet
+from tatnet import training
+from tatnet.training import data
+
+SETTINGS = training.OptimizerSettings
+DIGITS_SWEEP = {
+  "kfac": [
+    SETTINGS("kfac", 1e-4, damping=3e-3, inverse_every=10, schedule="constant"),
+    SETTINGS("kfac", 3e-4, damping=1e-2, inverse_every=10, schedule="constant"),
+  ],
+  "adam": [SETTINGS("adam", rate, schedule="constant") for rate in (3e-5, 1e-4, 3e-4, 1e-3)],
+  "sgd": [SETTINGS("sgd", rate, schedule="constant") for rate in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)],
+}
+CIFAR_SWEEP = {
+  "kfac": [
+    SETTINGS("kfac", 1e-4, damping=1e-3, inverse_every=10, schedule="constant"),
+    SETTINGS("kfac", 3e-4, damping=1e-2, inverse_every=10, schedule="constant"),
+  ],
+  "adam": [SETTINGS("adam", rate, schedule="constant") for rate in (3e-4, 1e-3, 3e-3)],
+  "sgd": [SETTINGS("sgd", rate, schedule="constant") for rate in (3e-3, 1e-2, 3e-2)],
+}
+
+
+@dataclasses.dataclass
+class Run:
+  """A setting, and what came of it."""
+
+  settings: training.OptimizerSettings
+  seed: int
+  sharing: str
+  losses: list[float]
+  seconds: list[float]
+  reached: int | None = None
+
+
+def train(network, prepare, arrays, settings, steps, seed, *, sharing="reduce", goal=None) -> Run:
+  """Trains, until a share of the training images is right if a goal is given."""
+  images, labels = arrays
+  optimizer = training.make_optimizer(settings, steps + 1)
+  shape = jax.eval_shape(prepare, jax.random.key(0), jnp.asarray(images[:128]))
+  state = training.create_state(network, optimizer, jax.random.key(seed), shape)
+  loss = tatnet.optim.SoftmaxCrossEntropy()
+  options = {"sharing": sharing} if settings.name == "kfac" else {}
+  step = training.make_train_step(network, loss, optimizer, prepare=prepare, **options)
+  evaluate = training.make_evaluation(network, prepare=prepare)
+  order = data.Shuffled(len(images), 128, seed)
+  run = Run(settings, seed, sharing, [], [])
+  whole = [{"image": images, "label": labels, "mask": np.ones(len(labels), bool)}]
+  for number in range(steps):
+    take = order.indices(number)
+    start = time.perf_counter()
+    state, metrics = step(state, {"image": images[take], "label": labels[take]})
+    run.losses.append(float(metrics["loss"]))
+    run.seconds.append(time.perf_counter() - start)
+    if not math.isfinite(run.losses[-1]):
+      break
+    if goal is None or number % 5 != 4:
+      continue
+    if evaluate(state.params, state.network_state, whole).accuracy >= goal:
+      run.reached = number + 1
+      break
+  return run
+
+
+def digits(steps: int) -> list[Run]:
+  """Steps until 99 % of the training images are right."""
+  arrays = data.load_arrays("digits", "train")
+  statistics = data.STATISTICS["digits"]
+
+  def prepare(key, images):
+    del key
+    return tatnet.per_location_normalize(data.normalize(images, statistics.mean, statistics.std))
+
+  network = tatnet.nets.create("mlp", 10, width=256, depth=50)
+  runs = []
+  for name, sweep in DIGITS_SWEEP.items():
+    for settings in sweep:
+      for seed in (0, 1, 2) if name == "kfac" else (0,):
+        run = train(network, prepare, arrays, settings, steps, seed, goal=0.99)
+        runs.append(run)
+        reached = f"{run.reached} steps" if run.reached else f"not in {steps} steps"
+        print(
+          f"{name:5} rate {settings.learning_rate:<7g} damping {settings.damping:<6g} seed {seed}:"
+          f" {reached}, {1e3 * statistics.median(run.seconds[1:]):.0f} ms a step"
+        )
+  return runs
+
+
+def cifar10(steps: int, data_dir: str | None) -> list[Run]:
+  """Mean loss of the last third of the steps."""
+  arrays = data.load_arrays("cifar10", "train", data_dir)
+  statistics = data.STATISTICS["cifar10"]
+
+  def prepare(key, images):
+    return data.normalize(data.pad_crop_flip(key, images), statistics.mean, statistics.std)
+
+  network = tatnet.nets.create("cifar_resnet20", 10, method=tatnet.TAT(0.8))
+  runs = []
+  for name, sweep in CIFAR_SWEEP.items():
+    for settings in sweep:
+      for sharing in ("reduce", "expand") if name == "kfac" else ("reduce",):
+        run = train(network, prepare, arrays, settings, steps, 0, sharing=sharing)
+        runs.append(run)
+        print(
+          f"{name:5} {sharing if name == 'kfac' else '':7} rate {settings.learning_rate:<7g}"
+          f" damping {settings.damping:<6g} loss {last(run, steps):.3f},"
+          f" {1e3 * statistics.median(run.seconds[1:]):.0f} ms a step"
+        )
+  return runs
+
+
+def last(run: Run, steps: int) -> float:
+  """Mean loss of the last third; infinite for a run that broke off."""
+  return math.inf if len(run.losses) < steps else statistics.fmean(run.losses[-steps // 3 :])
+
+
+def draw(runs: list[Run], steps: int, path: pathlib.Path) -> None:
+  """The best run of each optimiser, smoothed, against steps and seconds."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(10, 3.6), layout="constrained")
+  by_step, by_second = figure.subplots(1, 2, sharey=True)
+  for name in ("kfac", "adam", "sgd"):
+    best = min((run for run in runs if run.settings.name == name), key=lambda r: last(r, steps))
+    window = np.ones(10) / 10
+    loss = np.convolve(best.losses, window, "valid")
+    seconds = np.cumsum([statistics.median(best.seconds[1:]), *best.seconds[1:]])[9:]
+    label = f"{name}, rate {best.settings.learning_rate:g}"
+    by_step.plot(np.arange(10, len(best.losses) + 1), loss, label=label)
+    by_second.plot(seconds, loss, label=label)
+  by_step.set(xlabel="step", ylabel="training loss, mean of 10 steps")
+  by_second.set(xlabel="seconds, compilation left out")
+  by_step.legend()
+  figure.savefig(path, dpi=110)
+
+
+def main():
+  """Runs one of the sweeps, prints it, writes JSON and a figure."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("problem", choices=("digits", "cifar10"))
+  parser.add_argument("--steps", type=int, default=150)
+  parser.add_argument("--data-dir", help="folder of prepared TensorFlow Datasets")
+  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
+  args = parser.parse_args()
+  args.out.mkdir(parents=True, exist_ok=True)
+  if args.problem == "digits":
+    runs = digits(args.steps)
+  else:
+    runs = cifar10(args.steps, args.data_dir)
+    draw(runs, args.steps, args.out / "optimizers-cifar10.png")
+  machine = {
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "machine": platform.machine(),
+  }
+  rows = [dataclasses.asdict(run) for run in runs]
+  path = args.out / f"optimizers-{args.problem}.json"
+  path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+  print(f"Written: {path}")
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,132 @@
+"""Checkpoints that are whole or not used."""
+
+import hashlib
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+
+_MANIFEST = "manifest.json"
+_logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+  """Checkpoints of a run: Orbax's, each with the digests of its files.
+
+  A checkpoint counts once its manifest is there and every file is as it was
+  written. Whatever else lies in the folder, half-written or damaged, is passed over
+  with a warning.
+
+  Attributes:
+    folder: where they lie, one sub-folder for each step.
+    keep: number of the latest ones to keep.
+
+  Example:
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   checkpoints = tatnet.training.Checkpoints(folder)
+    ...   checkpoints.save(3, {"w": jnp.ones(2)})
+    ...   print(checkpoints.restore({"w": jnp.zeros(2)}))
+    (3, {'w': Array([1., 1.], dtype=float32)})
+  """
+
+  def __init__(self, folder: str | pathlib.Path, keep: int = 2):
+    if keep < 1:
+      raise ValueError(f"keep={keep}; expected at least 1.")
+    self.folder = pathlib.Path(folder).absolute()
+    self.keep = keep
+
+  def save(self, step: int, state: Any) -> None:
+    """Writes a checkpoint; returns when it is whole.
+
+    Args:
+      step: names the checkpoint.
+      state: a pytree of arrays.
+
+    Raises:
+      OSError: the disk is full, or the like; the checkpoints before are untouched.
+    """
+    import orbax.checkpoint as ocp  # of the [examples] extra
+
+    target = self.folder / str(step)
+    self.folder.mkdir(parents=True, exist_ok=True)
+    with ocp.StandardCheckpointer() as checkpointer:
+      checkpointer.save(target / "state", state, force=True)
+    if jax.process_index() == 0:
+      manifest = json.dumps(_digests(target))
+      partial = target / f"{_MANIFEST}.partial"
+      partial.write_text(manifest)
+      partial.rename(target / _MANIFEST)
+      for old in self.steps()[: -self.keep]:
+        _remove(self.folder / str(old))
+
+  def steps(self) -> list[int]:
+    """Steps of the checkpoints that were finished, in order."""
+    if not self.folder.is_dir():
+      return []
+    found = [path.parent for path in self.folder.glob(f"*/{_MANIFEST}")]
+    return sorted(int(path.name) for path in found if path.name.isdigit())
+
+  def restore(self, like: Any) -> tuple[int, Any] | None:
+    """The latest checkpoint that is intact.
+
+    Args:
+      like: a tree of the structure, shapes, dtypes and shardings that were saved.
+
+    Returns:
+      ``(step, state)``; None where there is no intact checkpoint.
+
+    Raises:
+      ValueError: the checkpoint is of another model or optimiser.
+    """
+    import orbax.checkpoint as ocp
+
+    for step in reversed(self.steps()):
+      target = self.folder / str(step)
+      if (damage := _damage(target)) is not None:
+        _logger.warning("The checkpoint %s is damaged (%s); trying the one before.", target, damage)
+        continue
+      with ocp.StandardCheckpointer() as checkpointer:
+        try:
+          return step, checkpointer.restore(target / "state", like)
+        except (ValueError, KeyError, TypeError) as error:
+          raise ValueError(
+            f"The checkpoint {target} does not fit the run: {error}. Expected the network and the"
+            " optimiser that wrote it; start the new run in another folder."
+          ) from error
+    return None
+
+
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+  """Digest of every file, by its path in the folder."""
+  digests = {}
+  for path in sorted(folder.rglob("*")):
+    if path.is_file() and not path.name.startswith(_MANIFEST):
+      with path.open("rb") as file:
+        digests[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
+  return digests
+
+
+def _damage(folder: pathlib.Path) -> str | None:
+  """What is wrong with a checkpoint's files."""
+  try:
+    expected = json.loads((folder / _MANIFEST).read_text())
+  except ValueError:
+    return "unreadable manifest"
+  found = _digests(folder)
+  for name, digest in expected.items():
+    if name not in found:
+      return f"{name} is missing"
+    if found[name] != digest:
+      return f"{name} has changed"
+  return None
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Deletes a checkpoint, its manifest first, so that a rest of it does not count."""
+  import shutil
+
+  (folder / _MANIFEST).unlink()
+  shutil.rmtree(folder)

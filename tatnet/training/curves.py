@@ -1,0 +1,61 @@
+"""Curves of one run or several, as a picture."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+
+from tatnet.training.metrics import read_metrics
+
+PANELS = (
+  ("loss", "training loss"),
+  ("accuracy", "training accuracy"),
+  ("test_accuracy", "test accuracy"),
+)
+
+
+def plot_runs(runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path) -> None:
+  """Draws loss and accuracies of runs against their steps.
+
+  Args:
+    runs: folders by the name in the legend.
+    path: the PNG to write.
+
+  Raises:
+    FileNotFoundError: a folder without ``metrics.jsonl``.
+    ImportError: matplotlib is not installed.
+
+  Example:
+    >>> import tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   with tatnet.training.MetricsWriter(folder) as writer:
+    ...     writer.write(1, {"loss": 2.5, "accuracy": 0.1})
+    ...   tatnet.training.plot_runs({"one": folder}, pathlib.Path(folder) / "curves.png")
+    ...   print((pathlib.Path(folder) / "curves.png").stat().st_size > 0)
+    True
+  """
+  try:
+    import matplotlib.figure
+  except ImportError as error:
+    raise ImportError("plot_runs needs matplotlib: pip install 'tatnet[examples]'.") from error
+  figure = matplotlib.figure.Figure(figsize=(13, 3.6), layout="constrained")
+  panels = figure.subplots(1, len(PANELS))
+  for name, folder in runs.items():
+    rows = read_metrics(folder)
+    if not rows:
+      raise FileNotFoundError(f"{folder} has no metrics.jsonl; expected the folder of a run.")
+    for axes, (key, title) in zip(panels, PANELS, strict=True):
+      points = [(row["step"], row[key]) for row in rows if key in row]
+      if points:
+        axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
+      axes.set(xlabel="step", title=title)
+      axes.grid(alpha=0.3)
+  if all(row.get("loss", 1) > 0 for folder in runs.values() for row in read_metrics(folder)):
+    panels[0].set_yscale("log")
+  panels[0].legend()
+  figure.savefig(path, dpi=110)
+
+
+def name_of_run(folder: str | pathlib.Path) -> str:
+  """What the legend calls a run: its folder and its optimiser."""
+  config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+  return f"{pathlib.Path(folder).name} ({config['optimizer']['name']})"

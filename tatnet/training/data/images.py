@@ -1,0 +1,153 @@
+"""Sources of encoded images: prepared TFDS folders, and folders of JPEG and PNG files."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from tatnet.training.data.prepared import find_folder, open_prepared
+
+_SUFFIXES = (".jpg", ".jpeg", ".png")
+_OF_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
+
+
+class EncodedImage(NamedTuple):
+  """The bytes of a JPEG or PNG file, and the number of its class."""
+
+  encoded: bytes
+  label: int
+
+
+class ImageSource(Protocol):
+  """What `image_batches` reads from; it is pickled where processes decode."""
+
+  def __len__(self) -> int:
+    """Number of examples."""
+
+  def __getitem__(self, index: int) -> EncodedImage:
+    """One example."""
+
+
+class TfdsImages:
+  """Images in a prepared ArrayRecord folder of TFDS, left encoded.
+
+  Args:
+    name: a name of TFDS, such as "imagenet2012".
+    split: such as "train", "validation", "train[:1%]".
+    data_dir: the folder that holds the folder `name`; None for TFDS's own.
+
+  Raises:
+    DataNotPrepared: the folder is missing; the message has the command that makes it.
+    ValueError: an unknown split, or examples without an image and a label.
+
+  Example:
+    ``source = TfdsImages("imagenet2012", "train", data_dir="../shared/data")``, and
+    then ``source[0].label`` is 482.
+  """
+
+  def __init__(self, name: str, split: str, data_dir: str | pathlib.Path | None = None):
+    self._arguments = (name, split, data_dir)
+    self._examples = open_prepared(name, split, data_dir)
+    self.num_classes: int = self._examples.dataset_info.features["label"].num_classes
+
+  def __len__(self) -> int:
+    return len(self._examples)
+
+  def __getitem__(self, index: int) -> EncodedImage:
+    example = self._examples[index]
+    return EncodedImage(example["image"], int(example["label"]))
+
+  def describe(self, index: int) -> str:
+    """Where to find an example, for messages."""
+    name, split, data_dir = self._arguments
+    return f"record {index} of {split!r} in {find_folder(name, data_dir)}"
+
+  def __reduce__(self):  # open files do not travel to other processes
+    return TfdsImages, self._arguments
+
+
+class ImageFolder:
+  """JPEG and PNG files, one sub-folder per class.
+
+  Args:
+    path: the folder; its sub-folders in alphabetical order are the classes 0, 1, ...
+    classes: names of the classes in the order of their labels, for a folder that lacks
+      some, such as a small validation set: ``ImageFolder(val, classes=train.classes)``.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: no sub-folders, images beside them, a class without images, other files
+      among the images, or a class that is not in `classes`.
+
+  Example:
+    >>> import pathlib, tempfile
+    >>> import PIL.Image
+    >>> from tatnet.training import data
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> for name in ("cat", "dog"):
+    ...   path = pathlib.Path(folder.name, name)
+    ...   path.mkdir()
+    ...   PIL.Image.new("RGB", (8, 8)).save(path / "1.png")
+    >>> source = data.ImageFolder(folder.name)
+    >>> source.classes, len(source), source[1].label
+    (('cat', 'dog'), 2, 1)
+    >>> folder.cleanup()
+  """
+
+  def __init__(self, path: str | pathlib.Path, classes: Sequence[str] | None = None):
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+      raise FileNotFoundError(f"{root} is not a folder; expected one with a sub-folder per class.")
+    entries = sorted(entry for entry in root.iterdir() if not _is_ignored(entry))
+    folders = [entry for entry in entries if entry.is_dir()]
+    beside = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
+    if not folders or beside:
+      raise ValueError(
+        f"{root} has {len(folders)} sub-folder(s) and {len(beside)} image(s) beside them; expected"
+        " one sub-folder per class, and all images inside those."
+      )
+    self.classes = tuple(folder.name for folder in folders) if classes is None else tuple(classes)
+    labels = {name: label for label, name in enumerate(self.classes)}
+    self._root = root
+    self._files: list[tuple[str, int]] = []  # strings, since millions of paths are slow to pickle
+    for folder in folders:
+      if folder.name not in labels:
+        raise ValueError(
+          f"{folder} is none of the classes {list(self.classes)[:10]}; expected the sub-folders to"
+          " be named like them."
+        )
+      names = [str(file.relative_to(root)) for file in _images_in(folder)]
+      self._files += [(name, labels[folder.name]) for name in names]
+
+  @property
+  def num_classes(self) -> int:
+    """Number of classes."""
+    return len(self.classes)
+
+  def __len__(self) -> int:
+    return len(self._files)
+
+  def __getitem__(self, index: int) -> EncodedImage:
+    name, label = self._files[index]
+    return EncodedImage((self._root / name).read_bytes(), label)
+
+  def describe(self, index: int) -> str:
+    """The path of an example, for messages."""
+    return str(self._root / self._files[index][0])
+
+
+def _is_ignored(entry: pathlib.Path) -> bool:
+  return entry.name.startswith(".") or entry.name.lower() in _OF_FILE_MANAGERS
+
+
+def _images_in(folder: pathlib.Path) -> list[pathlib.Path]:
+  entries = sorted(entry for entry in folder.iterdir() if not _is_ignored(entry))
+  others = [entry for entry in entries if entry.suffix.lower() not in _SUFFIXES]
+  if others:
+    raise ValueError(
+      f"{folder} has {len(others)} other file(s) or folder(s) among its images, such as"
+      f" {others[0].name!r}; expected only {', '.join(_SUFFIXES)}. Convert or remove them; if it"
+      " holds the classes, give its path instead."
+    )
+  if not entries:
+    raise ValueError(f"{folder} has no images; expected some in every class, or no such folder.")
+  return entries

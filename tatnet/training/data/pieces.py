@@ -1,0 +1,117 @@
+"""Pieces of batches, each made from its number alone: the unit of work of one worker."""
+
+import dataclasses
+from typing import NamedTuple
+
+import numpy as np
+
+from tatnet.training.data.batches import InOrder, Shuffled, augmentation_generator
+from tatnet.training.data.decode import (
+  UnreadableImage,
+  center_crop,
+  decode_image,
+  random_resized_crop_flip,
+)
+from tatnet.training.data.images import ImageSource
+
+# Large enough that a worker's overhead is lost in its decoding, small enough that the
+# workers share a batch and that few bytes are in flight: 32 images of 224x224 are 5 MB,
+# and Docker gives 64 MB to what processes share.
+_PIECE = 32
+_MOST_UNREADABLE = 100
+_RESIZE_TO = 256 / 224
+
+
+class Piece(NamedTuple):
+  """Consecutive rows of a batch.
+
+  Attributes:
+    images: uint8 ``[rows, size, size, 3]``.
+    labels: int32 ``[rows]``.
+    mask: bool ``[rows]``, whether a row counts in an evaluation.
+    unreadable: int64, the numbers of examples that could not be decoded.
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+  mask: np.ndarray
+  unreadable: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+  """All pieces from `start_step` on; picklable, without state, cheap until indexed.
+
+  Attributes:
+    source: of encoded images.
+    order: which examples are in which batch. Shuffled ones are cropped at random, for
+      ever; those in order are cropped in the middle, once.
+    start_step: number of the first batch.
+    size: height and width of the images.
+  """
+
+  source: ImageSource
+  order: Shuffled | InOrder
+  start_step: int
+  size: int
+
+  @property
+  def per_batch(self) -> int:
+    """Number of pieces that make a batch."""
+    return -(-self.order.local_size // _PIECE)
+
+  def __len__(self) -> int:
+    if isinstance(self.order, Shuffled):
+      return 2**48  # without end, but a number that Grain can slice
+    return max(self.order.num_steps - self.start_step, 0) * self.per_batch
+
+  def __getitem__(self, index: int) -> Piece:
+    step, piece = divmod(index, self.per_batch)
+    step += self.start_step
+    rows = slice(piece * _PIECE, min((piece + 1) * _PIECE, self.order.local_size))
+    if isinstance(self.order, Shuffled):
+      return self._training(self.order, step, rows)
+    return self._evaluation(self.order, step, rows)
+
+  def _training(self, order: Shuffled, step: int, rows: slice) -> Piece:
+    indices = order.indices(step)[rows]
+    images, labels, unreadable = self._blank(len(indices))
+    positions = order.positions(step)[rows]
+    for row, (index, position) in enumerate(zip(indices.tolist(), positions, strict=True)):
+      image, labels[row] = self._next_readable(index, unreadable)
+      rng = augmentation_generator(order.seed, position)
+      images[row] = random_resized_crop_flip(rng, image, self.size)
+    return Piece(images, labels, np.ones(len(indices), bool), np.array(unreadable, np.int64))
+
+  def _evaluation(self, order: InOrder, step: int, rows: slice) -> Piece:
+    batch = order.batch(step)
+    indices, mask = batch.indices[rows], batch.mask[rows]
+    images, labels, unreadable = self._blank(len(indices))
+    for row in np.flatnonzero(mask):
+      index = int(indices[row])
+      try:
+        image, labels[row] = self._decode(index)
+        images[row] = center_crop(image, self.size, round(self.size * _RESIZE_TO))
+      except UnreadableImage:  # another in its place would count twice
+        mask[row] = False
+        unreadable.append(index)
+    return Piece(images, labels, mask, np.array(unreadable, np.int64))
+
+  def _blank(self, rows: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    return np.zeros((rows, self.size, self.size, 3), np.uint8), np.zeros(rows, np.int32), []
+
+  def _decode(self, index: int) -> tuple[np.ndarray, int]:
+    encoded, label = self.source[index]
+    return decode_image(encoded), label
+
+  def _next_readable(self, index: int, unreadable: list[int]) -> tuple[np.ndarray, int]:
+    for attempt in range(min(_MOST_UNREADABLE, self.order.num_examples)):
+      candidate = (index + attempt) % self.order.num_examples
+      try:
+        return self._decode(candidate)
+      except UnreadableImage:
+        unreadable.append(candidate)
+    raise UnreadableImage(
+      f"Of the examples from number {index}, none of {attempt + 1} in a row is a readable JPEG or"
+      " PNG image. Check that the source gives the bytes of the files."
+    )

@@ -1,0 +1,154 @@
+"""Optimisers by name, with the settings that the papers use."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import optax
+
+from tatnet.optim import kfac
+
+Name = Literal["sgd", "adam", "lars", "kfac", "muon"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+  """What an optimiser is made of.
+
+  Attributes:
+    name: "sgd" (Nesterov momentum), "adam" (AdamW), "lars", "kfac" or "muon".
+    learning_rate: at the end of the warm-up.
+    warmup_steps: steps of linear warm-up from 0.
+    schedule: "cosine" to 0, "constant", or "steps": divided by 10 after 3/5 and
+      again after 4/5 of the run.
+    momentum: of sgd, lars and kfac.
+    weight_decay: on weights; biases, scales and offsets are not decayed.
+    damping: of kfac.
+    norm_constraint: of kfac; None for none.
+    factors_every: steps between refreshes of kfac's factors.
+    inverse_every: steps between kfac's inversions.
+    burn_in: first steps on which kfac only collects factors.
+    trust_coefficient: of lars.
+  """
+
+  name: Name = "kfac"
+  learning_rate: float = 1e-3
+  warmup_steps: int = 0
+  schedule: Literal["cosine", "constant", "steps"] = "cosine"
+  momentum: float = 0.9
+  weight_decay: float = 0.0
+  damping: float = 1e-3
+  norm_constraint: float | None = 1e-3
+  factors_every: int = 1
+  inverse_every: int = 50
+  burn_in: int = 10
+  trust_coefficient: float = 1e-3
+
+
+def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
+  """Linear warm-up, then the schedule, over a number of steps.
+
+  Example:
+    >>> settings = tatnet.training.OptimizerSettings(learning_rate=1.0, warmup_steps=10)
+    >>> schedule = tatnet.training.learning_rate_schedule(settings, 110)
+    >>> [round(float(schedule(step)), 2) for step in (0, 5, 10, 60, 110)]
+    [0.0, 0.5, 1.0, 0.5, 0.0]
+  """
+  peak, warmup = settings.learning_rate, settings.warmup_steps
+  if not 0 <= warmup < steps:
+    raise ValueError(
+      f"warmup_steps={warmup} of {steps} steps; expected fewer steps of warm-up than of training."
+    )
+  rest = steps - warmup
+  after = {
+    "cosine": optax.cosine_decay_schedule(peak, rest),
+    "constant": optax.constant_schedule(peak),
+    "steps": optax.piecewise_constant_schedule(peak, {rest * 3 // 5: 0.1, rest * 4 // 5: 0.1}),
+  }[settings.schedule]
+  if warmup == 0:
+    return after
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def make_optimizer(
+  settings: OptimizerSettings, steps: int, mesh: jax.sharding.Mesh | None = None
+) -> optax.GradientTransformationExtraArgs:
+  """The optimiser for a run of a number of steps.
+
+  Args:
+    settings: which, and how.
+    steps: length of the run, for the schedule.
+    mesh: devices that K-FAC spreads its inversions over.
+
+  Returns:
+    An Optax optimiser.
+
+  Raises:
+    ValueError: an unknown name, or a warm-up longer than the run.
+
+  Example:
+    >>> settings = tatnet.training.OptimizerSettings("sgd", learning_rate=0.1)
+    >>> optimizer = tatnet.training.make_optimizer(settings, 100)
+  """
+  rate = learning_rate_schedule(settings, steps)
+  decay = settings.weight_decay
+  if settings.name == "sgd":
+    parts = [optax.add_decayed_weights(decay, are_weights)] if decay else []
+    made = optax.chain(*parts, optax.sgd(rate, momentum=settings.momentum, nesterov=True))
+  elif settings.name == "adam":
+    made = optax.adamw(rate, weight_decay=decay, mask=are_weights)
+  elif settings.name == "lars":
+    made = optax.lars(
+      rate,
+      weight_decay=decay,
+      weight_decay_mask=are_weights,
+      trust_coefficient=settings.trust_coefficient,
+      trust_ratio_mask=are_weights,
+      momentum=settings.momentum,
+    )
+  elif settings.name == "kfac":
+    made = kfac(
+      rate,
+      momentum=settings.momentum,
+      damping=settings.damping,
+      norm_constraint=settings.norm_constraint,
+      factors_every=settings.factors_every,
+      inverse_every=settings.inverse_every,
+      burn_in=settings.burn_in,
+      weight_decay=decay,
+      mesh=mesh,
+    )
+  elif settings.name == "muon":
+    made = optax.contrib.muon(
+      rate,
+      weight_decay=decay,
+      weight_decay_mask=are_weights,
+      adam_weight_decay=0.0,
+      muon_weight_dimension_numbers=_as_matrices,
+    )
+  else:
+    raise ValueError(
+      f"optimizer {settings.name!r}; expected one of 'sgd', 'adam', 'lars', 'kfac', 'muon'."
+    )
+  return optax.with_extra_args_support(made)
+
+
+def are_weights(params: Any) -> Any:
+  """True for weights and tables, False for biases, scales, offsets and scalars."""
+  return jax.tree.map_with_path(
+    lambda path, _: str(getattr(path[-1], "key", path[-1])) in ("w", "embeddings"), params
+  )
+
+
+def _as_matrices(params: Any) -> Any:
+  """Which axes Muon orthogonalises: kernels are matrices from all inputs to outputs."""
+
+  def numbers(path, leaf):
+    is_weight = str(getattr(path[-1], "key", path[-1])) == "w"
+    if not is_weight or leaf.ndim < 2:
+      return None
+    stacked = "layer_stack" in str(getattr(path[0], "key", path[0]))
+    reduction = tuple(range(stacked, leaf.ndim - 1))
+    return optax.contrib.MuonDimensionNumbers(reduction, (leaf.ndim - 1,))
+
+  return jax.tree.map_with_path(numbers, params)

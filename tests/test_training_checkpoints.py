@@ -1,0 +1,119 @@
+"""Checkpoints: exact round trips, and damage that is noticed."""
+
+import errno
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import tatnet
+from tatnet import training
+
+STATE = {"w": jnp.arange(6.0).reshape(2, 3), "n": jnp.int32(7), "half": jnp.ones(3, jnp.bfloat16)}
+EMPTY = jax.tree.map(jnp.zeros_like, STATE)
+
+
+def saved(tmp_path, *steps, keep=3):
+  checkpoints = training.Checkpoints(tmp_path, keep=keep)
+  for step in steps:
+    checkpoints.save(step, {**STATE, "n": jnp.int32(step)})
+  return checkpoints
+
+
+def test_the_state_of_kfac_comes_back_bit_for_bit(tmp_path):
+  network = tatnet.nets.create("mlp", 3, width=8, depth=2, activation="tanh", method=tatnet.DKS())
+  optimizer = tatnet.kfac(1e-2, damping=1e-2, burn_in=1)
+  x, y = jnp.ones([4, 5]), jnp.arange(4) % 3
+  state = training.create_state(network, optimizer, jax.random.key(0), x)
+  step = training.make_train_step(network, tatnet.optim.SoftmaxCrossEntropy(), optimizer)
+  for _ in range(3):
+    state, _ = step(state, {"image": x, "label": y})
+  checkpoints = training.Checkpoints(tmp_path)
+  checkpoints.save(3, state)
+  number, restored = checkpoints.restore(jax.tree.map(jnp.zeros_like, state))
+  assert number == 3
+  assert jax.tree.structure(restored) == jax.tree.structure(state)
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+
+
+def test_the_latest_is_restored_and_old_ones_go(tmp_path):
+  checkpoints = saved(tmp_path, 1, 2, 3, keep=2)
+  assert checkpoints.steps() == [2, 3]
+  step, state = checkpoints.restore(EMPTY)
+  assert step == int(state["n"]) == 3
+
+
+def test_nothing_to_restore(tmp_path):
+  assert training.Checkpoints(tmp_path / "none").restore(EMPTY) is None
+
+
+def damage_by_changing(folder):
+  file = max(
+    (f for f in (folder / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+  )
+  content = bytearray(file.read_bytes())
+  content[len(content) // 2] ^= 0xFF
+  file.write_bytes(bytes(content))
+
+
+def damage_by_cutting(folder):
+  file = max(
+    (f for f in (folder / "state").rglob("*") if f.is_file()), key=lambda f: f.stat().st_size
+  )
+  file.write_bytes(file.read_bytes()[:-5])
+
+
+def damage_by_deleting(folder):
+  next(f for f in (folder / "state").rglob("*") if f.is_file()).unlink()
+
+
+def damage_to_the_manifest(folder):
+  (folder / "manifest.json").write_text("{")
+
+
+DAMAGES = [damage_by_changing, damage_by_cutting, damage_by_deleting, damage_to_the_manifest]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, caplog, damage):
+  checkpoints = saved(tmp_path, 1, 2)
+  damage(tmp_path / "2")
+  step, state = checkpoints.restore(EMPTY)
+  assert step == int(state["n"]) == 1
+  assert "damaged" in caplog.text
+  assert str(tmp_path / "2") in caplog.text
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+  checkpoints = saved(tmp_path, 1, 2)
+  (tmp_path / "2" / "manifest.json").unlink()  # killed before it was whole
+  assert checkpoints.restore(EMPTY)[0] == 1
+  checkpoints.save(2, {**STATE, "n": jnp.int32(2)})  # and is written over
+  assert checkpoints.restore(EMPTY)[0] == 2
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+  checkpoints = saved(tmp_path, 1)
+
+  def full(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  with monkeypatch.context() as patch:
+    patch.setattr("orbax.checkpoint.StandardCheckpointer.save", full)
+    with pytest.raises(OSError, match="No space left"):
+      checkpoints.save(2, STATE)
+  assert checkpoints.restore(EMPTY)[0] == 1
+
+
+def test_a_checkpoint_of_another_model(tmp_path):
+  checkpoints = saved(tmp_path, 1)
+  with pytest.raises(ValueError, match="does not fit the run"):
+    checkpoints.restore({**EMPTY, "w": jnp.zeros([5, 5])})
+  shutil.rmtree(tmp_path / "1")
+
+
+def test_keep_must_be_positive(tmp_path):
+  with pytest.raises(ValueError, match="keep=0"):
+    training.Checkpoints(tmp_path, keep=0)
