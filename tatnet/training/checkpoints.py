@@ -55,7 +55,7 @@ class Checkpoints:
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(target / "state", state, force=True)
     if jax.process_index() == 0:
-      manifest = json.dumps(_digests(target))
+      manifest = json.dumps({"files": _digests(target), "leaves": _leaves(state)})
       partial = target / f"{_MANIFEST}.partial"
       partial.write_text(manifest)
       partial.rename(target / _MANIFEST)
@@ -88,14 +88,9 @@ class Checkpoints:
       if (damage := _damage(target)) is not None:
         _logger.warning("The checkpoint %s is damaged (%s); trying the one before.", target, damage)
         continue
+      _check_fits(target, json.loads((target / _MANIFEST).read_text())["leaves"], _leaves(like))
       with ocp.StandardCheckpointer() as checkpointer:
-        try:
-          return step, checkpointer.restore(target / "state", like)
-        except (ValueError, KeyError, TypeError) as error:
-          raise ValueError(
-            f"The checkpoint {target} does not fit the run: {error}. Expected the network and the"
-            " optimiser that wrote it; start the new run in another folder."
-          ) from error
+        return step, checkpointer.restore(target / "state", like)
     return None
 
 
@@ -109,11 +104,34 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
   return digests
 
 
+def _leaves(state: Any) -> dict[str, str]:
+  """Shape and dtype of every array, by its path in the tree."""
+  return {
+    jax.tree_util.keystr(path): f"{leaf.dtype}{list(leaf.shape)}"
+    for path, leaf in jax.tree.leaves_with_path(state)
+  }
+
+
+def _check_fits(folder: pathlib.Path, saved: dict[str, str], wanted: dict[str, str]) -> None:
+  """Raises ValueError where a checkpoint holds other arrays than the run has."""
+  if saved == wanted:
+    return
+  names = [name for name in {**saved, **wanted} if saved.get(name) != wanted.get(name)]
+  listed = "\n".join(
+    f"  {name}: saved {saved.get(name, 'nothing')}, wanted {wanted.get(name, 'nothing')}"
+    for name in names[:10]
+  )
+  raise ValueError(
+    f"The checkpoint {folder} does not fit the run in {len(names)} places:\n{listed}\nExpected the"
+    " network and the optimiser that wrote it; start the new run in another folder."
+  )
+
+
 def _damage(folder: pathlib.Path) -> str | None:
   """What is wrong with a checkpoint's files."""
   try:
-    expected = json.loads((folder / _MANIFEST).read_text())
-  except ValueError:
+    expected = json.loads((folder / _MANIFEST).read_text())["files"]
+  except (ValueError, KeyError):
     return "unreadable manifest"
   found = _digests(folder)
   for name, digest in expected.items():

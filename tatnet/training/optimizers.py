@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-from tatnet.optim import kfac
+from tatnet.optim.alias import kfac
 
 Name = Literal["sgd", "adam", "lars", "kfac", "muon"]
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tatnet.optim import Loss, factors_due, value_grad_and_factors
-from tatnet.optim.kfac import ScaleByKfacState
+from tatnet.optim.evaluate import value_grad_and_factors
+from tatnet.optim.kfac import ScaleByKfacState, factors_due
+from tatnet.optim.losses import Loss
 from tatnet.training.state import TrainState
 
 Batch = dict[str, jax.Array]
