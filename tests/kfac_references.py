@@ -1,10 +1,16 @@
 """Factors and updates of K-FAC by definition: loops over patches, dense matrices, in NumPy."""
 
+import functools
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from tatnet import optim
+
+# Compiling is most of what these tests do.
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def same_padding(space, size, stride, dilation):
@@ -54,10 +60,32 @@ def outputs_factor(g, sharing="reduce"):
 
 def kronecker_update(gradient, a, g, damping):
   """Gradient ``[inputs, outputs]`` times the inverse of the damped Kronecker product, dense."""
+  gradient, a, g = (np.asarray(array, float) for array in (gradient, a, g))
   pi = np.sqrt((np.trace(a) / len(a)) / (np.trace(g) / len(g)))
   a = a + pi * np.sqrt(damping) * np.eye(len(a))
   g = g + np.sqrt(damping) / pi * np.eye(len(g))
   return (np.linalg.inv(np.kron(a, g)) @ gradient.reshape(-1)).reshape(gradient.shape)
+
+
+def random_factors(params, rng, batch=7):
+  """Factors of the layers, second moments of noise; those of scales and offsets are squares."""
+  layers = {}
+  for name, arrays in params.items():
+    if "w" in arrays:
+      *window, inputs, outputs = arrays["w"].shape
+      sizes = {"inputs": int(np.prod(window)) * inputs + ("b" in arrays), "outputs": outputs}
+      rows = {side: rng.normal(size=(batch, size)) for side, size in sizes.items()}
+      layers[name] = {side: r.T @ r / batch for side, r in rows.items()}
+    else:
+      layers[name] = {key: rng.normal(size=a.shape) ** 2 for key, a in arrays.items()}
+  dtype = jax.tree.leaves(params)[0].dtype
+  layers = jax.tree.map(lambda f: jnp.asarray(f, dtype), layers)
+  return optim.Factors(jnp.ones(()), layers)
+
+
+def random_like(params, rng):
+  """Noise of the shapes and dtypes of the parameters."""
+  return jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape), p.dtype), params)
 
 
 def as_matrix(layer):
@@ -111,7 +139,7 @@ def shifts_like(params):
 def output_jacobians(params, x):
   """Jacobians ``[batch, outputs, units]`` of the outputs by every layer's preactivations."""
   of_one = jax.jacrev(lambda shifts, x: mlp(params, x, shifts))
-  return jax.jit(jax.vmap(of_one, in_axes=(None, 0)))(shifts_like(params), x)
+  return quick_jit(jax.vmap(of_one, in_axes=(None, 0)))(shifts_like(params), x)
 
 
 def random_params(network, *inputs, seed=0, **kwargs):

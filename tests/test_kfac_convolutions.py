@@ -5,7 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kfac_references import as_matrix, inputs_factor, outputs_factor, patches_of, same_padding
+from kfac_references import (
+  as_matrix,
+  inputs_factor,
+  outputs_factor,
+  patches_of,
+  quick_jit,
+  same_padding,
+)
 
 from tatnet import optim
 
@@ -55,10 +62,10 @@ def test_factors_are_moments_of_explicit_patches(geometry):
   with jax.enable_x64(True):
     x = np.random.default_rng(0).normal(size=(BATCH, *space, CHANNELS)) + 0.5
     network = hk.transform(forward)
-    params = jax.jit(network.init)(jax.random.key(0), x)
+    params = quick_jit(network.init)(jax.random.key(0), x)
     patches = patches_of(x, size, stride, dilation, explicit(*geometry[:5]))
 
-    @jax.jit
+    @quick_jit
     def evaluate(params, y):
       return {
         f"{sharing}, {name}": optim.value_grad_and_factors(
@@ -104,7 +111,7 @@ def test_dense_layers_share_their_weights_over_locations_as_convolutions_do(shar
     evaluate = optim.value_grad_and_factors(
       model, optim.SquaredError(), curvature="empirical", sharing=sharing
     )
-    found = jax.jit(evaluate)(params, x, y).factors.layers["linear"]
+    found = quick_jit(evaluate)(params, x, y).factors.layers["linear"]
     np.testing.assert_allclose(found["inputs"], inputs_factor(x, sharing), rtol=1e-5)
     np.testing.assert_allclose(found["outputs"], outputs_factor(g, sharing), rtol=1e-5, atol=1e-5)
 
@@ -121,7 +128,7 @@ def test_frames_of_a_video_are_locations_of_one_example(sharing):
   evaluate = optim.value_grad_and_factors(
     network, optim.SquaredError(), curvature="empirical", sharing=sharing
   )
-  found = jax.jit(evaluate)(params, x, jnp.zeros((3, 2, 2))).factors.layers["conv1_d"]
+  found = quick_jit(evaluate)(params, x, jnp.zeros((3, 2, 2))).factors.layers["conv1_d"]
   patches = patches_of(x.reshape(6, 4, 1), (3,), (1,), (1,), ((0, 0),)).reshape(3, 4, 3)
   g = patches @ np.asarray(params["conv1_d"]["w"])[:, 0]
   expected = inputs_factor(patches, sharing, with_bias=False)
@@ -146,7 +153,7 @@ def test_a_convolution_that_covers_its_input_has_the_factors_of_a_dense_layer():
   w = np.random.default_rng(1).normal(size=(3, 2, 2, 3)).astype(np.float32)
   params = {"layer": {"w": jnp.asarray(w), "b": jnp.ones(3)}}
   found = [
-    jax.jit(optim.value_grad_and_factors(f, optim.SquaredError(), curvature="empirical"))(
+    quick_jit(optim.value_grad_and_factors(f, optim.SquaredError(), curvature="empirical"))(
       params, x, y
     ).factors
     for f in (convolution, dense)

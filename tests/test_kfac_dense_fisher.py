@@ -13,6 +13,7 @@ from kfac_references import (
   mlp_params,
   output_jacobians,
   outputs_factor,
+  quick_jit,
   shifts_like,
   tapped_mlp,
 )
@@ -35,7 +36,7 @@ def problem(batch=6, sizes=SIZES):
 
 
 def factors(params, x, y, loss, curvature, key=0):
-  evaluate = jax.jit(optim.value_grad_and_factors(tapped_mlp, loss, curvature=curvature))
+  evaluate = quick_jit(optim.value_grad_and_factors(tapped_mlp, loss, curvature=curvature))
   return evaluate(params, x, y, key=jax.random.key(key)).factors.layers
 
 
@@ -45,7 +46,7 @@ def test_one_linear_layer_has_the_fisher_matrix_of_its_inputs():
   # Of a Gaussian of variance 1: the mean of J^T J over the examples.
   flat, unravel = ravel_pytree(params)
   jacobian = jax.jacrev(lambda p, x: mlp(unravel(p), x))
-  jacobians = jax.jit(jax.vmap(jacobian, (None, 0)))(flat, x)
+  jacobians = quick_jit(jax.vmap(jacobian, (None, 0)))(flat, x)
   fisher = np.einsum("nop,noq->pq", jacobians, jacobians) / len(x)
   order = as_matrix(unravel(np.arange(len(flat), dtype=float))["layer_0"]).astype(int).reshape(-1)
   np.testing.assert_allclose(
@@ -68,7 +69,7 @@ def test_empirical_factors_are_moments_of_the_gradients_of_single_examples(loss)
   def loss_of_one(shifts, x, y):
     return loss.per_example(mlp(params, x[None], shifts), y[None])[0]
 
-  per_example = jax.jit(jax.vmap(jax.grad(loss_of_one), (None, 0, 0)))
+  per_example = quick_jit(jax.vmap(jax.grad(loss_of_one), (None, 0, 0)))
   gradients = per_example(shifts_like(params), x, y)
   found = factors(params, x, y, loss, "empirical")
   for name, seen in mlp_inputs(params, x).items():
@@ -84,7 +85,7 @@ def test_for_one_example_the_kronecker_product_is_the_block_of_the_fisher_matrix
   def loss(params):
     return optim.SoftmaxCrossEntropy().per_example(mlp(params, x), y)[0]
 
-  for name, gradient in jax.jit(jax.grad(loss))(params).items():
+  for name, gradient in quick_jit(jax.grad(loss))(params).items():
     flat = as_matrix(gradient).reshape(-1)
     product = np.kron(found[name]["inputs"], found[name]["outputs"])
     np.testing.assert_allclose(product, np.outer(flat, flat), atol=1e-14)
@@ -108,7 +109,7 @@ def test_sampled_factors_converge_to_the_expected_ones(curvature):
     tapped_mlp, optim.SoftmaxCrossEntropy(), curvature=curvature
   )
 
-  @jax.jit
+  @quick_jit
   def sampled(keys):
     return jax.vmap(lambda key: evaluate(params, x, y, key=key).factors.layers)(keys)
 
@@ -130,9 +131,9 @@ def test_sampled_factors_converge_to_the_expected_ones(curvature):
 def test_loss_gradients_and_outputs_are_those_of_the_untapped_network():
   params, x, y = problem()
   loss = optim.SoftmaxCrossEntropy()
-  evaluate = jax.jit(optim.value_grad_and_factors(tapped_mlp, loss))
+  evaluate = quick_jit(optim.value_grad_and_factors(tapped_mlp, loss))
   result = evaluate(params, x, y, key=jax.random.key(0))
-  untapped = jax.jit(jax.value_and_grad(lambda p: loss.per_example(mlp(p, x), y).mean()))
+  untapped = quick_jit(jax.value_and_grad(lambda p: loss.per_example(mlp(p, x), y).mean()))
   value, gradients = untapped(params)
   np.testing.assert_allclose(result.loss, value, atol=1e-15)
   np.testing.assert_allclose(result.outputs, mlp(params, x), atol=1e-15)

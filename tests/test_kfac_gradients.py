@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kfac_references import random_params
+from kfac_references import quick_jit, random_params
 
 import tatnet
 from tatnet import optim
@@ -71,10 +71,10 @@ def test_model_with_taps_computes_what_the_model_without_them_does(name):
     outputs, new_state = network.apply(params, state, jax.random.split(key)[0], x)
     return loss.per_example(outputs, y).mean(), (outputs, new_state)
 
-  (value, (outputs, new_state)), gradients = jax.jit(jax.value_and_grad(plain, has_aux=True))(
+  (value, (outputs, new_state)), gradients = quick_jit(jax.value_and_grad(plain, has_aux=True))(
     params
   )
-  found = jax.jit(optim.value_grad_and_factors(network, loss))(params, x, y, state=state, key=key)
+  found = quick_jit(optim.value_grad_and_factors(network, loss))(params, x, y, state=state, key=key)
   expected = (value, outputs, gradients, new_state)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-6),
@@ -90,7 +90,7 @@ def test_model_is_left_without_taps():
   params = random_params(network, VECTORS)
   before = str(jax.make_jaxpr(network.apply)(params, None, VECTORS))
   evaluate = optim.value_grad_and_factors(network, optim.SquaredError())
-  jax.jit(evaluate)(params, VECTORS, jnp.zeros((4, 3)), key=jax.random.key(0))
+  quick_jit(evaluate)(params, VECTORS, jnp.zeros((4, 3)), key=jax.random.key(0))
   assert str(jax.make_jaxpr(network.apply)(params, None, VECTORS)) == before
   assert set(network.init(jax.random.key(0), VECTORS)) == {"linear"}
 
@@ -103,7 +103,7 @@ def test_batch_normalisation_is_evaluated_outside_training_with_the_state_given(
   params, state = random_params(network, VECTORS, True)
   evaluate = optim.value_grad_and_factors(network, optim.SquaredError())
   y, key = jnp.zeros((4, 3)), jax.random.key(0)
-  found = jax.jit(functools.partial(evaluate, is_training=False))(
+  found = quick_jit(functools.partial(evaluate, is_training=False))(
     params, VECTORS, y, state=state, key=key
   )
   outputs, _ = network.apply(params, state, None, VECTORS, False)
@@ -122,7 +122,7 @@ def test_batch_normalisation_in_a_stack_is_evaluated_outside_training_too():
   params, state = random_params(network, VECTORS, True)
   evaluate = optim.value_grad_and_factors(network, optim.SquaredError())
   y, key = jnp.zeros((4, 5)), jax.random.key(0)
-  found = jax.jit(functools.partial(evaluate, is_training=False))(
+  found = quick_jit(functools.partial(evaluate, is_training=False))(
     params, VECTORS, y, state=state, key=key
   )
   outputs, _ = network.apply(params, state, None, VECTORS, False)
@@ -133,7 +133,7 @@ def test_model_without_rng_is_called_without_one():
   network = hk.without_apply_rng(hk.transform(lambda x: hk.Linear(3)(x)))
   params = random_params(network, VECTORS)
   evaluate = optim.value_grad_and_factors(network, optim.SquaredError())
-  found = jax.jit(evaluate)(params, VECTORS, jnp.zeros((4, 3)), key=jax.random.key(0))
+  found = quick_jit(evaluate)(params, VECTORS, jnp.zeros((4, 3)), key=jax.random.key(0))
   np.testing.assert_allclose(found.outputs, network.apply(params, VECTORS), rtol=1e-6)
 
 
@@ -142,6 +142,6 @@ def test_several_inputs_go_to_the_network_as_a_tuple():
   inputs = (VECTORS, IDS[:, 0])
   params = random_params(network, *inputs)
   evaluate = optim.value_grad_and_factors(network, optim.SquaredError())
-  found = jax.jit(evaluate)(params, inputs, jnp.zeros((4, 3)), key=jax.random.key(0))
+  found = quick_jit(evaluate)(params, inputs, jnp.zeros((4, 3)), key=jax.random.key(0))
   np.testing.assert_allclose(found.outputs, network.apply(params, None, *inputs), rtol=1e-6)
   assert set(found.factors.layers) == {"linear", "embed"}

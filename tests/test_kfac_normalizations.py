@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from kfac_references import random_params
+from kfac_references import quick_jit, random_params
 
 from tatnet import optim
 
@@ -34,7 +34,7 @@ def per_example_squares(network, params, state, x, y):
     outputs, _ = network.apply(params, state, None, x[None])
     return jnp.square(outputs - y[None]).sum() / 2
 
-  gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(params, x, y)
+  gradients = quick_jit(jax.vmap(jax.grad(loss), (None, 0, 0)))(params, x, y)
   return jax.tree.map(lambda g: np.square(g).mean(axis=0), gradients)
 
 
@@ -45,7 +45,7 @@ def test_factors_are_mean_squares_of_the_gradients_of_single_examples(name):
     x, y = data()
     params, state = random_params(network, x)
     evaluate = optim.value_grad_and_factors(network, optim.SquaredError(), curvature="empirical")
-    found = jax.jit(evaluate)(params, x, y, state=state).factors.layers
+    found = quick_jit(evaluate)(params, x, y, state=state).factors.layers
     expected = per_example_squares(network, params, state, x, y)
   assert set(found) == set(params)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), found, expected)
@@ -62,7 +62,7 @@ def test_observer_has_the_same_factors_in_a_plain_function():
   with jax.enable_x64(True):
     params = {"norm": {"scale": jnp.asarray(scale), "offset": jnp.asarray(offset)}}
     evaluate = optim.value_grad_and_factors(forward, optim.SquaredError(), curvature="empirical")
-    found = jax.jit(evaluate)(params, x, y).factors.layers["norm"]
+    found = quick_jit(evaluate)(params, x, y).factors.layers["norm"]
   g = scale * x + offset - y
   np.testing.assert_allclose(found["offset"], np.square(g.sum(axis=1)).mean(axis=0), rtol=1e-12)
   np.testing.assert_allclose(
@@ -77,7 +77,7 @@ def test_rows_of_a_flattened_batch_are_locations_of_their_examples():
   flattened = hk.transform(lambda x: norm()(x.reshape(-1, 4)).reshape(x.shape))
   params = random_params(shaped, x)
   found = [
-    jax.jit(optim.value_grad_and_factors(network, optim.SquaredError(), curvature="empirical"))(
+    quick_jit(optim.value_grad_and_factors(network, optim.SquaredError(), curvature="empirical"))(
       params, x, y
     ).factors
     for network in (shaped, flattened)
@@ -92,7 +92,7 @@ def test_update_divides_by_the_damped_diagonal():
   evaluate = optim.value_grad_and_factors(network, optim.SquaredError(), curvature="empirical")
   optimizer = optim.scale_by_kfac(damping=0.05, burn_in=0)
 
-  @jax.jit
+  @quick_jit
   def step(params):
     result = evaluate(params, x, y)
     return result, optimizer.update(

@@ -1,5 +1,7 @@
 """Weight, batch and layer normalisation: what each makes the network invariant to."""
 
+import functools
+
 import haiku as hk
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 import tatnet
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 3)).astype(np.float32)
+FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 close = np.testing.assert_allclose
 
 
@@ -25,7 +28,7 @@ def initial(network):
 def weight_normalized(request):
   network = small(normalization="weight", version=request.param, shortcut_weight=0.5)
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
   def logits_and_gradients(params):
     def loss(params):
       logits = network.apply(params, {}, None, IMAGES)[0]
@@ -43,7 +46,7 @@ def test_directions_and_lengths_are_the_weights_at_initialisation(weight_normali
   without = {
     name: {key: leaf for key, leaf in layer.items() if key != "g"} for name, layer in params.items()
   }
-  expected, _ = jax.jit(plain.apply)(without, {}, None, IMAGES)
+  expected, _ = jax.jit(plain.apply, compiler_options=FAST_COMPILATION)(without, {}, None, IMAGES)
   close(run(params)[0], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -77,7 +80,8 @@ def test_gradients_are_orthogonal_to_directions(weight_normalized):
 @pytest.fixture(scope="module")
 def batch_normalized():
   network = tatnet.nets.create("cifar_resnet8-bn", 5, shortcut="projection")
-  return jax.jit(network.apply, static_argnums=4), *initial(network)
+  apply = jax.jit(network.apply, static_argnums=4, compiler_options=FAST_COMPILATION)
+  return apply, *initial(network)
 
 
 def test_the_scale_of_weights_does_not_matter_to_batch_norm(batch_normalized):
@@ -142,7 +146,7 @@ def test_layer_norm_stands_in_front_of_every_activation(version, weight):
     for name, layer in shapes.items()
   }
 
-  @jax.jit
+  @functools.partial(jax.jit, compiler_options=FAST_COMPILATION)
   def run(params):
     read.clear()  # of the initialisation
     with hk.intercept_methods(record):

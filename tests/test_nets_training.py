@@ -35,9 +35,7 @@ def narrow(monkeypatch):
   ("name", "shape", "options"),
   [
     ("mlp", (8, 20), DENSE),
-    ("mlp-skipinit", (8, 20), DENSE),
     ("cifar_resnet8", SMALL, {"version": 1, "normalization": "weight", "method": tatnet.TAT(0.5)}),
-    ("cifar_resnet8", SMALL, {"normalization": "layer", "method": tatnet.TAT(0.5)}),
     ("cifar_resnet8-bn", SMALL, {}),
     ("preact_resnet18-rescaled", SMALL, {}),
     ("resnet18", LARGE, {}),
