@@ -22,7 +22,7 @@ from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, t
 from tatnet.transform import cmap, transform_activation, transform_activations
 from tatnet.transformed import TransformedActivation, local_maps
 
-_SUBPACKAGES = ("nets", "optim", "training")
+_SUBPACKAGES = ("diagnostics", "nets", "optim", "training")
 _OF_OPTIM = ("kfac", "scale_by_kfac", "value_grad_and_factors")
 
 

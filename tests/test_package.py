@@ -48,7 +48,20 @@ IMPORT_ORDER = [
   {"training.data.arrays", "training.data.images"},
   {"training.data.pieces"},
   {"training.data.pipeline"},
+  {"diagnostics.dynamics.trees", "diagnostics.dynamics.checks"},
+  {"diagnostics.dynamics.rates", "diagnostics.dynamics.invariance", "diagnostics.dynamics.walk"},
+  {f"diagnostics.dynamics.{name}" for name in ("record", "warm_up", "evolution", "constrain")},
+  {"diagnostics.linear_residual.checks", "diagnostics.linear_residual.rotations"},
+  {"diagnostics.linear_residual.risk", "diagnostics.linear_residual.factors"},
+  {"diagnostics.linear_residual.descent"},
+  {"diagnostics.memorising"},
+  {"diagnostics.expressivity"},
 ]
+
+PACKAGES = (
+  *("", "tracing", "nets", "optim", "training", "training.data"),
+  *("diagnostics", "diagnostics.dynamics", "diagnostics.linear_residual"),
+)
 
 
 def run(code: str) -> str:
@@ -107,7 +120,7 @@ def test_imports_point_one_way(level):
     for node in tree.body:  # imports inside functions are late on purpose
       if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "tatnet":
         inner = node.module.removeprefix("tatnet").removeprefix(".")
-        if inner in ("", "tracing", "nets", "optim", "training", "training.data"):
+        if inner in PACKAGES:
           imported |= {f"{inner}.{alias.name}".removeprefix(".") for alias in node.names}
         else:
           imported.add(inner)
