@@ -87,8 +87,9 @@ def drawn(shapes):
 
   def draw(path, leaf):
     name = path[-1].key
-    if name == "w":
-      return rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
+    if name in ("w", "projection"):
+      window = leaf.shape[:-2] if leaf.ndim == 4 else ()  # else it is dense, perhaps stacked
+      return rng.normal(size=leaf.shape) / np.sqrt(np.prod(window) * leaf.shape[-2])
     return np.full(leaf.shape, name == "scale")
 
   return jax.tree_util.tree_map_with_path(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tatnet
-from tatnet.nets import identity
+from tatnet.nets import identity, resnet
 
 SEEDS = 4
 
@@ -51,9 +51,17 @@ def q_values(monkeypatch):
 
 
 @pytest.fixture
-def fewer_blocks(monkeypatch):
-  """A third of the blocks of the network of Hardt & Ma, which compiles for long."""
-  plan = identity.PLANS[56]
+def smaller(monkeypatch):
+  """ResNets with half of their channels, and a third of the blocks of the net of Hardt & Ma."""
+  plan_of, plan = resnet.resnet_plan, identity.PLANS[56]
+
+  def halved(depth, version):
+    plan = plan_of(depth, version)
+    stem = dataclasses.replace(plan.stem, channels=plan.stem.channels // 2)
+    stages = (dataclasses.replace(s, channels=s.channels // 2) for s in plan.stages)
+    return dataclasses.replace(plan, stem=stem, stages=tuple(stages))
+
+  monkeypatch.setattr(resnet, "resnet_plan", halved)
   stages = tuple(dataclasses.replace(stage, blocks=3) for stage in plan.stages)
   monkeypatch.setitem(identity.PLANS, 56, dataclasses.replace(plan, stages=stages))
 
@@ -67,7 +75,7 @@ def fewer_blocks(monkeypatch):
     ("identity_resnet56", (16, 4, 4, 16), {"shortcut_weight": 0.5}),
   ],
 )
-def test_every_activation_that_is_mapped_reads_unit_q(name, shape, options, q_values, fewer_blocks):
+def test_every_activation_that_is_mapped_reads_unit_q(name, shape, options, q_values, smaller):
   network = tatnet.nets.create(name, 10, activation="tanh", method=tatnet.DKS(), **options)
   found = q_values(network, inputs_of(name, shape))
   assert len(found) == network.topology.num_nonlinear

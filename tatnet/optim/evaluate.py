@@ -118,7 +118,7 @@ def value_grad_and_factors(
     )
 
   def evaluate(params, inputs, targets, *, state=None, key=None, refresh=True, **kwargs):
-    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    inputs = jax.tree.map(jnp.asarray, inputs if isinstance(inputs, tuple) else (inputs,))
     if key is None and curvature != "empirical":
       raise TypeError(
         f"curvature={curvature!r} needs a random key; expected key=jax.random.key(...)"

@@ -262,10 +262,10 @@ def _check_settings(damping, decay, factors_every, inverse_every, norm_constrain
   rules = {
     "damping": (damping, lambda x: x > 0, "a number above 0, or a schedule"),
     "decay": (decay, lambda x: 0 <= x < 1, "a number in [0, 1)"),
-    "factors_every": (factors_every, lambda x: x >= 1, "an integer of at least 1"),
-    "inverse_every": (inverse_every, lambda x: x >= 1, "an integer of at least 1"),
+    "factors_every": (factors_every, lambda x: x >= 1 and x % 1 == 0, "an integer of at least 1"),
+    "inverse_every": (inverse_every, lambda x: x >= 1 and x % 1 == 0, "an integer of at least 1"),
     "norm_constraint": (norm_constraint, lambda x: x > 0, "a number above 0, or None"),
-    "burn_in": (burn_in, lambda x: x >= 0, "an integer of at least 0"),
+    "burn_in": (burn_in, lambda x: x >= 0 and x % 1 == 0, "an integer of at least 0"),
   }
   for name, (value, rule, expected) in rules.items():
     if isinstance(value, numbers.Real) and not rule(value):
