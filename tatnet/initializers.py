@@ -1,9 +1,11 @@
 """Scaled uniform orthogonal weights, with Delta initialisation for convolutions."""
 
+import collections
 import dataclasses
 import math
 import numbers
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,36 +68,51 @@ def scaled_uniform_orthogonal(
       " an odd window, or delta=False."
     )
   wide = jnp.promote_types(dtype, jnp.float32)
-  normals = jax.random.normal(key, _matrix_shape(shape, delta), wide)
-  return _from_normals(normals, shape, dtype, scale, delta)
+  normals = jax.random.normal(key, _tall_shape(shape, delta), wide)
+  return _kernel(_haar_orthogonal(normals), shape, dtype, scale, delta)
 
 
-def _matrix_shape(shape: Sequence[int], delta: bool) -> tuple[int, int]:
-  """Shape of the orthogonal matrix in a kernel."""
+def _tall_shape(shape: Sequence[int], delta: bool) -> tuple[int, int]:
+  """Shape of the orthogonal matrix in a kernel, its longer side first."""
   *window, inputs, outputs = shape
-  return (inputs if delta else inputs * math.prod(window)), outputs
+  inputs = inputs if delta else inputs * math.prod(window)
+  return max(inputs, outputs), min(inputs, outputs)
 
 
-def _from_normals(normals, shape, dtype, scale: float, delta: bool) -> jax.Array:
-  """The kernel, from a matrix of independent standard normal numbers."""
-  inputs, outputs = normals.shape
+def _kernel(matrix: jax.Array, shape: Sequence[int], dtype, scale: float, delta: bool) -> jax.Array:
+  """The kernel, from a tall matrix of orthonormal columns."""
+  *window, inputs, outputs = shape
+  inputs = inputs if delta else inputs * math.prod(window)
   gain = scale * max(math.sqrt(outputs / inputs), 1.0)
-  matrix = (gain * _haar_orthogonal(normals)).astype(dtype)
-  if not delta or len(shape) == 2:
+  matrix = (gain * (matrix.T if inputs < outputs else matrix)).astype(dtype)
+  if not delta or not window:
     return matrix.reshape(shape)
-  centre = tuple(size // 2 for size in shape[:-2])
-  return jnp.zeros(shape, dtype).at[centre].set(matrix)
+  return jnp.pad(
+    matrix[*[None] * len(window)], [*[(n // 2, n // 2) for n in window], (0, 0), (0, 0)]
+  )
 
 
 # Under vmap one matrix after the other: jaxlib 0.10 on two cores hangs when a
 # program factorises two stacks of matrices at once.
 @jax.custom_batching.sequential_vmap
 def _haar_orthogonal(normals: jax.Array) -> jax.Array:
-  """The orthogonal factor of a Gaussian matrix; with R's signs removed its law is Haar's."""
-  is_wide = normals.shape[0] < normals.shape[1]
-  q, r = jnp.linalg.qr(normals.T if is_wide else normals)
-  q = jnp.where(jnp.diagonal(r) < 0, -q, q)
-  return q.T if is_wide else q
+  """The orthogonal factor of a tall Gaussian matrix; with R's signs removed its law is Haar's."""
+  q, _ = jnp.linalg.qr(normals)
+  diagonal = jnp.sum(q * normals, axis=0)  # of R; without R itself, the program compiles faster
+  return jnp.where(diagonal < 0, -q, q)
+
+
+def _padded_orthogonal(normals: jax.Array, rows: jax.Array) -> jax.Array:
+  """Of the first rows of a matrix; zeros in the others."""
+  inside = jnp.arange(len(normals)) < rows
+  return _haar_orthogonal(jnp.where(inside[:, None], normals, 0.0))
+
+
+class _Stack(NamedTuple):
+  """Which weights are matrices of as many columns, and the shape of them all, padded with rows."""
+
+  members: list[int]
+  shape: tuple[int, int, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,10 +142,34 @@ class ScaledUniformOrthogonal:
       hk.next_rng_key(), shape, dtype, scale=self.scale, delta=self.delta
     )
 
-  def normals_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of the standard normal numbers that `from_normals` takes."""
-    return _matrix_shape(shape, self.delta)
+  def num_normals(self, weights: Sequence[jax.ShapeDtypeStruct]) -> int:
+    """How many normal numbers `from_normals` takes."""
+    return sum(math.prod(stack.shape) for stack in self._stacks(weights))
 
-  def from_normals(self, normals: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
-    """The weight made of given normal numbers, so that a network draws them all at once."""
-    return _from_normals(normals, tuple(shape), dtype, self.scale, self.delta)
+  def from_normals(
+    self, normals: jax.Array, weights: Sequence[jax.ShapeDtypeStruct]
+  ) -> list[jax.Array]:
+    """Weights made of given normal numbers, so that a network draws them all at once.
+
+    Matrices of as many columns are made in one loop, whatever their rows: compiling
+    a factorisation for every shape takes longer than running it.
+    """
+    found: dict[int, jax.Array] = {}
+    for stack in self._stacks(weights):
+      size = math.prod(stack.shape)
+      own, normals = normals[:size].reshape(stack.shape), normals[size:]
+      rows = [_tall_shape(weights[i].shape, self.delta)[0] for i in stack.members]
+      factors = jax.lax.map(lambda pair: _padded_orthogonal(*pair), (own, jnp.array(rows)))
+      for i, n, factor in zip(stack.members, rows, factors, strict=True):
+        found[i] = _kernel(factor[:n], weights[i].shape, weights[i].dtype, self.scale, self.delta)
+    return [found[i] for i in range(len(weights))]
+
+  def _stacks(self, weights: Sequence[jax.ShapeDtypeStruct]) -> list[_Stack]:
+    by_columns = collections.defaultdict(list)
+    for i, weight in enumerate(weights):
+      rows, columns = _tall_shape(weight.shape, self.delta)
+      by_columns[columns].append((i, rows))
+    return [
+      _Stack([i for i, _ in members], (len(members), max(n for _, n in members), columns))
+      for columns, members in by_columns.items()
+    ]

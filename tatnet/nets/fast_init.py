@@ -1,11 +1,12 @@
 """Initialisation that compiles fast: the random numbers of all layers are drawn at once."""
 
-import functools
-import math
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
 
 
 def fast_init(forward: Callable) -> Callable[..., tuple[hk.MutableParams, hk.MutableState]]:
@@ -35,16 +36,17 @@ def fast_init(forward: Callable) -> Callable[..., tuple[hk.MutableParams, hk.Mut
   """
 
   def init(key: jax.Array, *args, **kwargs):
-    groups: dict[tuple, list[str]] = {}
+    groups: dict[Any, dict[str, jax.ShapeDtypeStruct]] = collections.defaultdict(dict)
 
     def record(next_creator, shape, dtype, init, context):
       # Stacked layers are lifted: they share one compiled body as it is.
       is_drawn = hasattr(init, "from_normals") and context.lifted_prefix_name is None
 
       def recorded(shape, dtype):
-        if is_drawn:
-          groups.setdefault((init, tuple(shape), dtype), []).append(context.full_name)
-        return init(shape, dtype)
+        if not is_drawn:
+          return init(shape, dtype)
+        groups[init][context.full_name] = jax.ShapeDtypeStruct(shape, dtype)
+        return jnp.zeros(shape, dtype)  # in this pass only shapes count
 
       # Through the other creators: a mixed precision policy is one, and sets the dtype.
       return next_creator(shape, dtype, recorded)
@@ -63,18 +65,19 @@ def fast_init(forward: Callable) -> Callable[..., tuple[hk.MutableParams, hk.Mut
   return init
 
 
-def _draw(key: jax.Array, groups: dict[tuple, list[str]]) -> dict[str, jax.Array]:
-  """All weights by name: one draw of numbers, one loop for the weights of a kind."""
-  shapes = [(len(names), *init.normals_shape(shape)) for (init, shape, _), names in groups.items()]
-  normals = jax.random.normal(key, (sum(map(math.prod, shapes)),))
+def _draw(
+  key: jax.Array, groups: Mapping[Any, Mapping[str, jax.ShapeDtypeStruct]]
+) -> dict[str, jax.Array]:
+  """All weights by name, of one draw of numbers; groups are weights by their initialisers."""
+  sizes = [init.num_normals(list(own.values())) for init, own in groups.items()]
+  normals = jax.random.normal(key, (sum(sizes),))
   # Else the compiler copies the generator into everything that reads a slice.
   normals = jax.lax.optimization_barrier(normals)
-  drawn, start = {}, 0
-  for ((init, shape, dtype), names), own in zip(groups.items(), shapes, strict=True):
-    stop = start + math.prod(own)
-    weight = functools.partial(init.from_normals, shape=shape, dtype=dtype)
-    drawn |= dict(zip(names, jax.lax.map(weight, normals[start:stop].reshape(own)), strict=True))
-    start = stop
+  drawn = {}
+  for (init, own), size in zip(groups.items(), sizes, strict=True):
+    weights = init.from_normals(normals[:size], list(own.values()))
+    drawn |= dict(zip(own, weights, strict=True))
+    normals = normals[size:]
   return drawn
 
 

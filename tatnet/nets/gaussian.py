@@ -1,6 +1,7 @@
 """Gaussian initialisers of the baselines."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,15 +21,21 @@ class _Gaussian:
   def __call__(self, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
     """Draws a weight inside `hk.transform`."""
     normals = jax.random.normal(hk.next_rng_key(), shape, jnp.promote_types(dtype, jnp.float32))
-    return self.from_normals(normals, shape, dtype)
-
-  def normals_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-    """Shape of the standard normal numbers that `from_normals` takes."""
-    return tuple(shape)
-
-  def from_normals(self, normals: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
-    """The weight made of given normal numbers."""
     return (self.deviation(shape) * normals).astype(dtype)
+
+  def num_normals(self, weights: Sequence[jax.ShapeDtypeStruct]) -> int:
+    """How many normal numbers `from_normals` takes."""
+    return sum(math.prod(weight.shape) for weight in weights)
+
+  def from_normals(
+    self, normals: jax.Array, weights: Sequence[jax.ShapeDtypeStruct]
+  ) -> list[jax.Array]:
+    """Weights made of given normal numbers, so that a network draws them all at once."""
+    stops = list(itertools.accumulate(math.prod(weight.shape) for weight in weights))
+    return [
+      (self.deviation(weight.shape) * own.reshape(weight.shape)).astype(weight.dtype)
+      for own, weight in zip(jnp.split(normals, stops[:-1]), weights, strict=True)
+    ]
 
 
 @dataclasses.dataclass(frozen=True)
