@@ -56,11 +56,15 @@ IMPORT_ORDER = [
   {"diagnostics.linear_residual.descent"},
   {"diagnostics.memorising"},
   {"diagnostics.expressivity"},
+  {f"diagnostics.kernels.{name}" for name in ("verdict", "pairs", "probes", "interpolated_maps")},
+  {"diagnostics.kernels.record", "diagnostics.kernels.fluctuations"},
+  {f"diagnostics.kernels.{name}" for name in ("measurement", "prediction", "text", "figure")},
+  {"diagnostics.kernels.report"},
 ]
 
 PACKAGES = (
   *("", "tracing", "nets", "optim", "training", "training.data"),
-  *("diagnostics", "diagnostics.dynamics", "diagnostics.linear_residual"),
+  *("diagnostics", "diagnostics.dynamics", "diagnostics.linear_residual", "diagnostics.kernels"),
 )
 
 

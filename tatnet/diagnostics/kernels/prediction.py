@@ -1,0 +1,212 @@
+"""What the maps say of a network, layer by layer: q, c, slopes and gradients.
+
+The nodes of a topology are walked in the order of the signal: a nonlinear layer
+applies its maps, a weighted sum adds up what its branches have made of the value
+at its beginning, ``q = sum_j w_j^2 q_j`` and ``q c = sum_j w_j^2 q_j c_j``.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tatnet.diagnostics.kernels.fluctuations import Noise, layer_noise
+from tatnet.diagnostics.kernels.interpolated_maps import c_map, local_values, q_map, rounded
+from tatnet.maps import LocalMaps
+from tatnet.nodes import Composition, Nonlinear, Topology, WeightedSum
+
+_SILENCE = Noise()
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """The signal at one place of the network.
+
+  Attributes:
+    q: q values of the inputs, shape [inputs].
+    c: cosines, shape [pairs]; at the layer's mean q.
+    pair: the cosine whose scatter is followed.
+    slope: derivative of c at 1 in that at the input.
+    q_noise: relative variance of q.
+    c_noise: variance of `pair`.
+    narrowness: depth over width, counted as noise of linear layers.
+    width: of the last layer.
+  """
+
+  q: np.ndarray
+  c: np.ndarray
+  pair: float
+  slope: float = 1.0
+  q_noise: Noise = _SILENCE
+  c_noise: Noise = _SILENCE
+  narrowness: Noise = _SILENCE
+  width: float = math.inf
+
+  @property
+  def mean_q(self) -> float:
+    """Mean over the inputs."""
+    return float(np.mean(self.q))
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """A nonlinear layer, and the signal at its input.
+
+  Attributes:
+    node: the layer.
+    state: the signal that enters it.
+    gradient: factor on the squared norm of a gradient, from its output to its input.
+  """
+
+  node: Nonlinear
+  state: State
+  gradient: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """The walk through a network.
+
+  Attributes:
+    layers: its nonlinear layers, in the order of the signal.
+    output: the signal at its output.
+    gradients: squared norm of the gradient at the input of each layer, for one of
+      norm 1 at the output, shape [layers].
+  """
+
+  layers: list[Layer]
+  output: State
+  gradients: np.ndarray
+
+
+def predict(
+  topology: Topology,
+  start: State,
+  maps_of: Callable[[Nonlinear], LocalMaps | None],
+  widths: Iterator[float | None],
+) -> Prediction:
+  """Walks a network.
+
+  Args:
+    topology: built of the nodes of `tatnet.nodes`.
+    start: the signal at its input.
+    maps_of: the local maps of a layer; None for one that is to be passed over.
+    widths: of the nonlinear layers, in the order of the walk; None for that before.
+
+  Returns:
+    The prediction; nan behind a layer whose maps are not defined at the q that
+    reaches it.
+  """
+  layers: list[Layer] = []
+
+  def walk(node: Topology, state: State) -> State:
+    match node:
+      case Nonlinear():
+        state = dataclasses.replace(state, width=next(widths) or state.width)
+        maps = maps_of(node)
+        after, gradient = (state, 1.0) if maps is None else _through(maps, state)
+        layers.append(Layer(node, state, gradient))
+        return after
+      case Composition(parts=parts):
+        return functools.reduce(lambda value, part: walk(part, value), parts, state)
+      case WeightedSum(weights=weights, branches=branches):
+        beginning = _branch(state)
+        ends = [walk(branch, beginning) for branch in branches]
+        return _joined(state, [weight**2 for weight in weights], ends)
+    return state
+
+  output = walk(topology, start)
+  gradients, factors = [], iter([layer.gradient for layer in reversed(layers)])
+
+  def back(node: Topology, gradient: float) -> float:
+    match node:
+      case Nonlinear():
+        gradients.append(next(factors) * gradient)
+        return gradients[-1]
+      case Composition(parts=parts):
+        return functools.reduce(lambda value, part: back(part, value), reversed(parts), gradient)
+      case WeightedSum(weights=weights, branches=branches):
+        pairs = zip(reversed(weights), reversed(branches), strict=True)
+        return sum(back(branch, weight**2 * gradient) for weight, branch in pairs)
+    return gradient
+
+  back(topology, 1.0)
+  return Prediction(layers, output, np.array(gradients[::-1]))
+
+
+def nonlinear_layers(topology: Topology) -> Iterator[Nonlinear]:
+  """The nonlinear layers of a network, in the order in which `predict` walks them."""
+  match topology:
+    case Nonlinear():
+      yield topology
+    case Composition(parts=parts) | WeightedSum(branches=parts):
+      for part in parts:
+        yield from nonlinear_layers(part)
+
+
+def _through(maps: LocalMaps, state: State) -> tuple[State, float]:
+  """The signal behind a nonlinear layer, and the factor on gradients."""
+  q, width = state.mean_q, state.width
+  try:
+    if not 1e-30 < q < 1e30:
+      raise ValueError(f"q={q}")
+    q_after = q_map(maps, state.q)
+    local = local_values(maps, q, state.pair)
+    c_after = c_map(maps, q)(state.c)
+  except ValueError:  # the activation cannot be integrated there, or maps q to 0
+    return _undefined(state), math.nan
+  mean_after = float(np.mean(q_after))
+  noise = layer_noise(maps, rounded(q), rounded(state.pair))
+  after = State(
+    q_after,
+    c_after,
+    local.pair,
+    state.slope * local.slope_at_1,
+    state.q_noise.through(local.q_slope * q / mean_after, noise.of_q / width),
+    state.c_noise.through(local.slope_at_pair, noise.of_c / width),
+    state.narrowness.through(1.0, 1 / width),
+    width,
+  )
+  return after, local.slope_at_1 * mean_after / q
+
+
+def _branch(state: State) -> State:
+  return dataclasses.replace(
+    state,
+    slope=1.0,
+    q_noise=state.q_noise.branch(),
+    c_noise=state.c_noise.branch(),
+    narrowness=state.narrowness.branch(),
+  )
+
+
+def _joined(state: State, squares: list[float], ends: list[State]) -> State:
+  q = sum(s * end.q for s, end in zip(squares, ends, strict=True))
+  parts = [s * end.mean_q for s, end in zip(squares, ends, strict=True)]
+  total = sum(parts)
+  shares = [part / total for part in parts]
+
+  def mean(name):
+    return sum(share * getattr(end, name) for share, end in zip(shares, ends, strict=True))
+
+  width, pair = min(end.width for end in ends), mean("pair")
+
+  def noise(name, linear):
+    return getattr(state, name).joined(shares, [getattr(end, name) for end in ends], linear / width)
+
+  return State(
+    q,
+    mean("c"),
+    pair,
+    state.slope * mean("slope"),
+    noise("q_noise", 2.0),
+    noise("c_noise", (1 - pair**2) ** 2),
+    noise("narrowness", 1.0),
+    width,
+  )
+
+
+def _undefined(state: State) -> State:
+  return State(np.full_like(state.q, math.nan), np.full_like(state.c, math.nan), math.nan, math.nan)
