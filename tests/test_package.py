@@ -60,11 +60,17 @@ IMPORT_ORDER = [
   {"diagnostics.kernels.record", "diagnostics.kernels.fluctuations"},
   {f"diagnostics.kernels.{name}" for name in ("measurement", "prediction", "text", "figure")},
   {"diagnostics.kernels.report"},
+  {"command_line.failure", "command_line.nets"},
+  {"command_line.options"},
+  {"command_line.solve", "command_line.report"},
+  {"command_line.main"},
+  {"__main__"},
 ]
 
 PACKAGES = (
   *("", "tracing", "nets", "optim", "training", "training.data"),
   *("diagnostics", "diagnostics.dynamics", "diagnostics.linear_residual", "diagnostics.kernels"),
+  "command_line",
 )
 
 

@@ -17,7 +17,7 @@ from tatnet.nets.identity import IdentityResNet
 from tatnet.nets.mlp import MLP
 from tatnet.nets.options import Options
 from tatnet.nets.prelu import PReLU
-from tatnet.nets.registry import BASELINES, Network, create, names
+from tatnet.nets.registry import BASELINES, Network, architecture_of, create, names
 from tatnet.nets.residual import Block, ResidualNetwork
 from tatnet.nets.resnet import ResNet
 from tatnet.nets.shortcuts import pooled
@@ -36,6 +36,7 @@ __all__ = [
   "ResNet",
   "ResidualNetwork",
   "SmallNormal",
+  "architecture_of",
   "create",
   "fast_init",
   "names",

@@ -216,6 +216,22 @@ def create(name: str, num_classes: int, **options: Any) -> Network:
   )
 
 
+def architecture_of(name: str) -> type[ResidualNetwork]:
+  """The class of a named network, whose signature tells what it takes.
+
+  Args:
+    name: one of `names()`.
+
+  Raises:
+    ValueError: it is none of them.
+
+  Example:
+    >>> tatnet.nets.architecture_of("resnet50-bn").__name__
+    'ResNet'
+  """
+  return _parse(name)[0].network
+
+
 def _parse(name: str) -> tuple[_Architecture, str, dict[str, int]]:
   """Architecture, baseline and depth of a name."""
   full, _, baseline = name.partition("-")

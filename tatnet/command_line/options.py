@@ -1,0 +1,110 @@
+"""Arguments that commands share, and what they stand for."""
+
+import argparse
+import inspect
+from collections.abc import Callable
+
+import jax
+
+from tatnet.command_line.failure import CommandError
+from tatnet.methods import DKS, EOC, TAT, Method
+from tatnet.topology import Topology
+from tatnet.transform import transform_activation
+from tatnet.transformed import TransformedActivation, as_transformed
+
+_METHODS = {"tat": TAT, "dks": DKS, "eoc": EOC}
+_SIZES = ("depth", "width", "version")
+
+
+def add_method(parser: argparse.ArgumentParser, *more: str) -> None:
+  """--method and the numbers that methods have."""
+  group = parser.add_argument_group("method")
+  choices = [*_METHODS, *more]
+  group.add_argument("--method", choices=choices, default="tat", help="default: %(default)s")
+  group.add_argument("--eta", type=float, help="TAT of leaky_relu: C(0) of the network, 0.9")
+  group.add_argument("--tau", type=float, help="TAT of smooth activations: C''(1), 0.3")
+  group.add_argument("--zeta", type=float, help="DKS: largest C'(1) of a subnetwork, 1.5")
+  group.add_argument("--q-slope", type=float, help="DKS: Q'(1) of a layer, 1")
+  group.add_argument("--sigma-b", type=float, help="EOC: standard deviation of biases, 0")
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+  """What describes a named network besides its name."""
+  parser.add_argument("--depth", type=int, help="number of nonlinear layers")
+  parser.add_argument("--width", type=int, help="of an mlp; multiplier of a cifar_resnet")
+  parser.add_argument("--version", type=int, choices=(1, 2), help="of a ResNet; default: 2")
+  parser.add_argument(
+    "--shortcut-weight", type=float, help="w of the sums w x + sqrt(1 - w^2) f(x); default: 0"
+  )
+
+
+def method_of(arguments: argparse.Namespace) -> Method | None:
+  """The record of the method; None for "none"."""
+  kind = _METHODS.get(arguments.method)
+  fields = inspect.signature(kind).parameters if kind else {}
+  given = {
+    name: getattr(arguments, name)
+    for name in ("eta", "tau", "zeta", "q_slope", "sigma_b")
+    if getattr(arguments, name) is not None
+  }
+  for name in given:
+    if name not in fields:
+      known = ", ".join(map(_flag, fields)) or "no numbers"
+      raise CommandError(
+        f"{_flag(name)} does not go with --method {arguments.method}, which takes {known}."
+      )
+  return kind(**given) if kind else None
+
+
+def solved(name: str, topology: Topology, method: Method | None) -> TransformedActivation:
+  """The activation, transformed if there is a method."""
+  plain = as_transformed(name)
+  if method is None:
+    return plain
+  try:
+    return transform_activation(name, topology, method)
+  except ValueError as error:  # the name is known and the numbers are in range
+    raise CommandError(str(error), code=1) from error
+
+
+def _flag(name: str) -> str:
+  return "--" + name.replace("_", "-")
+
+
+class NamedNetwork:
+  """One of `tatnet.nets.names()`, as it is described on the command line."""
+
+  def __init__(self, name: str, arguments: argparse.Namespace):
+    from tatnet import nets  # Haiku takes a while to import
+
+    sizes = inspect.signature(nets.architecture_of(name)).parameters
+    architecture, _, baseline = name.partition("-")
+    if baseline:
+      raise CommandError(
+        f"{name!r} is a baseline, which brings its activation, method and sums along; expected an"
+        f" architecture, such as {architecture!r}, with --activation, --method and"
+        " --shortcut-weight."
+      )
+    known = [key for key in _SIZES if key in sizes and not (key == "depth" and name[-1].isdigit())]
+    given = {key: getattr(arguments, key) for key in (*_SIZES, "shortcut_weight")}
+    given = {key: value for key, value in given.items() if value is not None}
+    for key in given:
+      if key not in (*known, "shortcut_weight"):
+        own = ", ".join(map(_flag, (*known, "shortcut_weight")))
+        raise CommandError(f"{_flag(key)} does not go with {name!r}, which takes {own}.")
+    empty = inspect.Parameter.empty
+    lacking = [key for key in known if sizes[key].default is empty and key not in given]
+    if lacking:
+      raise CommandError(f"{name!r} needs {' and '.join(map(_flag, lacking))} as well.")
+    options = {"activation": "relu", "method": None, "shortcut_weight": 0.0, **given}
+    self._network = nets.create(name, num_classes=10, **options)
+
+  @property
+  def topology(self) -> Topology:
+    """Its topology."""
+    return self._network.topology
+
+  def forward(self, x: jax.Array, activation: Callable) -> jax.Array:
+    """Its Haiku function, untransformed."""
+    options = {**self._network.options, "activation": activation}
+    return self._network.module(num_classes=10, **options)(x)
