@@ -3,9 +3,17 @@
 `kernel_report`: predicted against measured kernels by depth, and a verdict (TAT, DKS).
 `dynamics`: effective learning rates of normalised networks (Mehmeti-Goepel & Wand).
 `linear_residual` and `expressivity`: identity parameterisation (Hardt & Ma).
+`jacobians` and `tangent_kernel`: singular values, and what they say of training (MacDonald
+et al.).
 """
 
-from tatnet.diagnostics import dynamics, expressivity, linear_residual
+from tatnet.diagnostics import (
+  dynamics,
+  expressivity,
+  jacobians,
+  linear_residual,
+  tangent_kernel,
+)
 from tatnet.diagnostics.kernels import (
   InputPairs,
   KernelReport,
@@ -22,7 +30,9 @@ __all__ = [
   "dynamics",
   "expressivity",
   "input_pairs",
+  "jacobians",
   "kernel_report",
   "linear_residual",
   "report_figure",
+  "tangent_kernel",
 ]

@@ -1,0 +1,252 @@
+"""Singular values of Jacobians: all of them from the matrix, the largest without it.
+
+Shortcuts turn the Jacobian J of a block into I + J, which moves small singular
+values away from 0. How small the smallest are bounds how fast a network trains
+from below (`tatnet.diagnostics.tangent_kernel`).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+_ENTRIES = 2**28
+_TOGETHER = 16  # rows at a time: more are slower and need memory
+
+
+def jacobian(function: Callable[..., Any], x: Any, *arguments: Any) -> np.ndarray:
+  """The Jacobian of a function as a matrix.
+
+  Rows are the entries of the output and columns those of the input, each flattened
+  in the order of `jax.flatten_util.ravel_pytree`. For a batch it is the Jacobian
+  of the whole batch, in which batch normalisation couples the examples.
+
+  Args:
+    function: ``function(x, *arguments)``, from and to an array or pytree of float
+      arrays. The same function object is compiled once, so pass what changes, such
+      as parameters, as arguments.
+    x: where.
+    *arguments: further arguments, pytrees of arrays.
+
+  Returns:
+    A float64 array [outputs, inputs], computed in the precision of x.
+
+  Raises:
+    ValueError: the matrix would have more than 2^28 entries.
+
+  Example:
+    >>> jacobian(lambda x: x[:2] * x[2], jnp.array([1.0, 2.0, 3.0]))
+    array([[3., 0., 1.],
+           [0., 3., 2.]])
+  """
+  flat, _ = ravel_pytree(x)
+  rows = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(function, x, *arguments)))
+  if not flat.size:
+    return np.zeros((rows, 0))
+  if rows * flat.size > _ENTRIES:
+    raise ValueError(
+      f"The Jacobian has {rows} x {flat.size} entries; expected at most {_ENTRIES}. Use"
+      " largest_singular_values, which does not form it, or a smaller batch."
+    )
+  return np.asarray(_dense(function, x, arguments), np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _dense(function, x, arguments):
+  """Rows by `jax.vjp` or columns by `jax.jvp`, whichever are fewer, some at a time."""
+  flat, call = _on_vectors(function, x, arguments)
+  output, pull = jax.vjp(call, flat)
+  if output.size <= flat.size:
+    basis = jnp.eye(output.size, dtype=output.dtype)
+    return jax.lax.map(lambda row: pull(row)[0], basis, batch_size=_TOGETHER)
+  basis = jnp.eye(flat.size, dtype=flat.dtype)
+  columns = jax.lax.map(
+    lambda column: jax.jvp(call, (flat,), (column,))[1], basis, batch_size=_TOGETHER
+  )
+  return columns.T
+
+
+def _on_vectors(function, x, arguments):
+  """x as a vector, and the function from and to vectors."""
+  flat, unravel = ravel_pytree(x)
+  return flat, lambda vector: ravel_pytree(function(unravel(vector), *arguments))[0]
+
+
+def singular_values(function: Callable[..., Any], x: Any, *arguments: Any) -> np.ndarray:
+  """All singular values of a function's Jacobian, from the dense matrix.
+
+  Args:
+    function: ``function(x, *arguments)``, as in `jacobian`.
+    x: where.
+    *arguments: further arguments, pytrees of arrays.
+
+  Returns:
+    A float64 array [min(outputs, inputs)], largest first. Errors are those of the
+    derivatives, about 1e-7 of the largest value for float32.
+
+  Raises:
+    ValueError: the matrix would have more than 2^28 entries.
+
+  Reference:
+    MacDonald et al. (arXiv 2210.05371), Section 5.
+
+  Example:
+    >>> singular_values(lambda x: x * jnp.array([1.0, 3.0, 2.0]), jnp.zeros(3))
+    array([3., 2., 1.])
+  """
+  matrix = jacobian(function, x, *arguments)
+  short, long = sorted(matrix.shape)
+  precise = any(leaf.dtype == np.float64 for leaf in jax.tree.leaves(x))
+  if precise or 8 * short > long:
+    return np.linalg.svd(matrix, compute_uv=False)
+  # A long matrix by its Gram matrix: in float64 that costs less than the derivatives' rounding.
+  gram = matrix @ matrix.T if matrix.shape[0] == short else matrix.T @ matrix
+  return np.sqrt(np.maximum(np.linalg.eigvalsh(gram)[::-1], 0.0))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class LargestSingularValues:
+  """What `largest_singular_values` returns.
+
+  Attributes:
+    values: the k largest, largest first.
+    errors: for each, a bound on its distance to a singular value of the Jacobian.
+    products: how many products with the Jacobian or its transpose it took.
+  """
+
+  values: np.ndarray
+  errors: np.ndarray
+  products: int
+
+
+def largest_singular_values(
+  function: Callable[[Any], Any],
+  x: Any,
+  k: int = 6,
+  *,
+  tolerance: float = 1e-4,
+  max_steps: int | None = None,
+  key: jax.Array | None = None,
+) -> LargestSingularValues:
+  """The largest singular values of a Jacobian that is never formed.
+
+  Golub-Kahan-Lanczos bidiagonalisation with full reorthogonalisation: each step is
+  one `jax.jvp` and one `jax.vjp`. The smallest singular values do not come out of
+  it: they need the dense matrix, `singular_values`.
+
+  Args:
+    function: of one array or pytree of float arrays, to the same.
+    x: where.
+    k: how many.
+    tolerance: ends the iteration once all errors are below this times the largest value.
+    max_steps: ends it at the latest; by default 20 k + 100.
+    key: of the random start; that of seed 0 by default.
+
+  Returns:
+    `LargestSingularValues`.
+
+  Raises:
+    ValueError: k is not between 1 and the smaller dimension.
+
+  Reference:
+    Golub & Kahan, Calculating the singular values and pseudo-inverse of a matrix
+    (1965); Larsen, Lanczos bidiagonalization with partial reorthogonalization (1998).
+
+  Example:
+    >>> scales = jnp.arange(1.0, 1001.0)
+    >>> found = largest_singular_values(lambda x: scales * x, jnp.zeros(1000), k=2)
+    >>> found.values.round(1)
+    array([1000.,  999.])
+  """
+  flat, call = _on_vectors(function, x, ())
+  output, pushed = jax.linearize(call, flat)
+  transpose = jax.linear_transpose(pushed, flat)
+  smaller = min(flat.size, output.size)
+  if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= smaller:
+    raise ValueError(f"k={k!r}; expected an integer from 1 to {smaller}, the smaller dimension.")
+  push, pull = jax.jit(pushed), jax.jit(lambda u: transpose(u)[0])
+  seed = jax.random.key(0) if key is None else key
+  rng = np.random.default_rng(np.asarray(jax.random.key_data(seed), np.uint32))
+  process = _Bidiagonalisation(
+    lambda v: np.asarray(push(jnp.asarray(v, flat.dtype)), np.float64),
+    lambda u: np.asarray(pull(jnp.asarray(u, output.dtype)), np.float64),
+    (output.size, flat.size),
+    rng,
+    float(jnp.finfo(flat.dtype).eps),
+  )
+  steps = min(smaller, 20 * k + 100 if max_steps is None else max(max_steps, k))
+  for step in range(1, steps + 1):
+    process.step()
+    if step >= k and (step % 4 == 0 or step == steps):
+      values, errors = process.estimates(k)
+      if step == steps or np.all(errors <= tolerance * values[0]):
+        break
+  return LargestSingularValues(values, errors, 2 * step + 1)
+
+
+class _Bidiagonalisation:
+  """``A V = U B`` with B upper bidiagonal, extended by a column at a time."""
+
+  def __init__(self, multiply, transposed, shape: tuple[int, int], rng, precision: float):
+    rows, columns = shape
+    self._multiply, self._transposed, self._rng = multiply, transposed, rng
+    self._left: list[np.ndarray] = []
+    # From the row space: outside of it is nothing to be found.
+    start = transposed(rng.standard_normal(rows))
+    self._right = [_unit(start if np.any(start) else rng.standard_normal(columns))]
+    self._diagonal: list[float] = []
+    self._beside: list[float] = []
+    self._precision = precision
+
+  def step(self):
+    right, left = self._right, self._left
+    u = self._multiply(right[-1])
+    if left:
+      u -= self._beside[-1] * left[-1]
+    length, u = self._next(u, left)
+    self._diagonal.append(length)
+    left.append(u)
+    length, v = self._next(self._transposed(u) - length * right[-1], right)
+    self._beside.append(length)
+    right.append(v)
+
+  def estimates(self, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Values and their errors, ``beta |last entry of the left singular vector|``."""
+    matrix = np.diag(self._diagonal) + np.diag(self._beside[:-1], 1)
+    left, values, _ = np.linalg.svd(matrix)
+    rounding = self._precision * values[0] * math.sqrt(len(values))
+    return values[:k], self._beside[-1] * np.abs(left[-1, :k]) + rounding
+
+  def _next(self, vector: np.ndarray, basis: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """Length and direction of a vector made orthogonal to a basis.
+
+    Where nothing is left the space is invariant: a new random direction goes on,
+    without which values that occur several times would be found once.
+    """
+    before = np.linalg.norm(vector)
+    vector = _orthogonal(vector, basis)
+    length = float(np.linalg.norm(vector))
+    scale = max([before, *self._diagonal, *self._beside])
+    if length > 10 * self._precision * scale:
+      return length, vector / length
+    if len(basis) == len(vector):
+      return 0.0, np.zeros_like(vector)
+    return 0.0, _unit(_orthogonal(self._rng.standard_normal(len(vector)), basis))
+
+
+def _orthogonal(vector: np.ndarray, basis: list[np.ndarray]) -> np.ndarray:
+  if basis:
+    matrix = np.stack(basis)
+    for _ in range(2):  # twice is enough
+      vector = vector - matrix.T @ (matrix @ vector)
+  return vector
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+  return vector / np.linalg.norm(vector)
