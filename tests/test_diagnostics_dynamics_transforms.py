@@ -114,6 +114,21 @@ def test_huge_learning_rate_turns_the_order_of_layers_round():
   assert first[1] < last[1]
 
 
+def test_spread_after_a_step_is_least_near_the_critical_rate():
+  """It falls towards that rate, rises beyond, and then exceeds the initial one."""
+  params = _start()
+  critical = float(effective_learning_rates(params, _loss(params)[1], _mask()).critical)
+  spreads = {
+    multiple: _train(optax.sgd(multiple * critical), 2, params)[1].spread
+    for multiple in (1 / 30, 1 / 3, 3, 30)
+  }
+  before = spreads[3][0]
+  after = {multiple: spread[1] for multiple, spread in spreads.items()}
+  assert after[1 / 3] < after[1 / 30] < before
+  assert after[1 / 3] < after[3] < after[30]
+  assert after[30] > before
+
+
 def test_warm_up_below_the_critical_rate_is_gradient_descent():
   warmed, _, _ = _train(warm_up(0.05, _mask()), 5, _start())
   base, _, _ = _train(optax.sgd(0.05), 5, _start())
