@@ -99,6 +99,26 @@ def test_singular_values_of_the_whole_batch(start, signal):
   np.testing.assert_allclose(largest.values, values[:2], rtol=1e-3)
 
 
+@pytest.mark.skipif(
+  not (DATA / "mnist").is_dir(), reason="MNIST is not in ../shared/data in TFDS's format"
+)
+def test_shortcuts_train_faster_at_first_on_mnist():
+  """On average over the ten trials of docs/diagnostics/skips_and_jacobians.md."""
+  images, labels = skips.load_images("mnist", DATA)
+  assert images.shape == (32, 28, 28, 1)
+  assert 0 <= images.min() < 0.01 < 0.99 < images.max() <= 1
+  variants = [skips.Variant(**v, learning_rate=0.1) for v in skips.VARIANTS.values()]
+  losses = []
+  for trial in range(10):
+    start = skips.initialize(jax.random.key(trial), images)
+    runs = [v.train(*start, images, labels, epochs=8, measured=0) for v in variants]
+    losses.append([loss for loss, _ in runs])
+  none, convolution, pooling = np.mean(losses, 0)
+  assert np.all(none[[0, 7]] > [2, 0.2])
+  assert np.all(convolution[3:] < none[3:])
+  assert np.all(pooling[5:] < none[5:])
+
+
 def test_gallery_draws(tmp_path, monkeypatch, capsys):
   gallery = load("gallery")
   monkeypatch.setattr(sys, "argv", ["gallery.py", "descent", "factors", "--out", str(tmp_path)])
