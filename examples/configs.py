@@ -11,71 +11,94 @@ class Config:
   """A training run.
 
   Attributes:
-    data: digits, mnist, cifar10, cifar100, imagenet, or the path of a folder with one
-      sub-folder of JPEG or PNG images for each class.
+    data: digits, mnist, cifar10, cifar100, imagenet, or the path of a folder with
+      train and test, and in both one sub-folder of JPEG or PNG images for each class.
     data_dir: folder of prepared TensorFlow Datasets; their own default if not given.
-    network: a name of tatnet.nets.names(), without depth for mlp.
-    depth: hidden layers of an mlp.
+    fake_data: random images in place of the data, to try or to time a run.
+    image_size: height and width that imagenet and folders are cropped to.
+    workers: processes that decode images; 0 for threads. Threads on up to 8 cores if
+      not given, else processes.
+    network: a name of tatnet.nets.names(); with a baseline, such as resnet50-bn, it
+      has its own activation, method and shortcuts.
+    depth: hidden layers of an mlp, or layers of another network in place of the name's.
     width: units of an mlp, or multiplier of a CIFAR ResNet's channels.
-    method: how the activation is shaped; none takes it as it is. Networks that are
-      named with a baseline have their own.
+    method: how the activation is shaped; none takes it as it is.
     activation: name of the activation.
     eta: target of TAT for leaky_relu.
     tau: target of TAT for smooth activations.
     zeta: target of DKS.
     shortcut_weight: 0 for no shortcuts; see tatnet.nets.Options.
-    normalization: batch, layer or weight.
+    shortcut: what it is where the shape changes; the network's own if not given.
+    normalization: of the network; none if not given.
     dropout_rate: in front of the last layer.
     optimizer: name of the optimiser.
-    learning_rate: at the end of the warm-up.
-    schedule: cosine to 0, constant, or a tenth after 3/5 and after 4/5 of the run.
+    learning_rate: at the end of the warm-up; if not given, that of LEARNING_RATES for
+      the data and the optimiser.
+    schedule: cosine to 0, constant, or steps at each of the drops.
+    drops: parts of the run after which the learning rate drops.
+    drop_factor: what it is multiplied by.
     warmup_steps: of linear warm-up from 0.
-    momentum: of sgd, lars and kfac.
+    momentum: of sgd, lars and kfac; 0 for none.
+    nesterov: whether sgd's momentum is Nesterov's.
     weight_decay: on weights only.
     damping: of kfac.
     norm_constraint: of kfac.
     factors_every: steps between refreshes of kfac's factors.
     inverse_every: steps between kfac's inversions.
     burn_in: first steps, on which kfac only collects factors.
+    trust_coefficient: of lars.
     batch_size: global, over all devices.
     steps: length of the run.
     augment: whether images are shifted, and flipped where that makes sense.
     per_location_normalize: PLN of the inputs.
     label_smoothing: of the training loss.
-    average_decay: of the moving average that is evaluated; None for none.
+    average_decay: of the moving average that is evaluated; none if not given.
     precision: of the computation; parameters and factors stay float32.
     seed: of everything.
     evaluate_every: steps.
     checkpoint_every: steps.
-    contrast: names of networks to train after this one, for comparison.
+    contrast: networks to train after this one for comparison, each with its optimiser
+      behind a colon if that is another, then with its learning rate of LEARNING_RATES.
     out: folder of the run; runs/<data>-<network> if not given.
     resume: continue the run in that folder.
+    coordinator: host:port of the first of several processes, or auto on a cluster that
+      JAX knows.
+    num_processes: how many there are.
+    process_id: number of this one, from 0.
   """
 
   data: str = "digits"
   data_dir: str | None = None
+  fake_data: bool = False
+  image_size: int = 224
+  workers: int | None = None
   network: str = "mlp"
   depth: int | None = None
   width: int | None = None
-  method: Literal["tat", "dks", "eoc", "none"] | None = None
+  method: Literal["tat", "dks", "eoc", "none"] = "tat"
   activation: str = "leaky_relu"
   eta: float = 0.9
   tau: float = 0.3
   zeta: float = 1.5
   shortcut_weight: float | None = 0.0
+  shortcut: Literal["projection", "pool", "pool+projection"] | None = None
   normalization: Literal["batch", "layer", "weight"] | None = None
   dropout_rate: float = 0.0
   optimizer: Literal["sgd", "adam", "lars", "kfac", "muon"] = "kfac"
-  learning_rate: float = 1e-3
+  learning_rate: float | None = None
   schedule: Literal["cosine", "constant", "steps"] = "cosine"
+  drops: tuple[float, ...] = (0.6, 0.8)
+  drop_factor: float = 0.1
   warmup_steps: int = 0
   momentum: float = 0.9
+  nesterov: bool = True
   weight_decay: float = 0.0
   damping: float = 1e-3
   norm_constraint: float | None = 1e-3
   factors_every: int = 1
   inverse_every: int = 50
   burn_in: int = 10
+  trust_coefficient: float = 1e-3
   batch_size: int = 128
   steps: int = 1000
   augment: bool = True
@@ -89,6 +112,9 @@ class Config:
   contrast: tuple[str, ...] = ()
   out: str | None = None
   resume: bool = False
+  coordinator: str | None = None
+  num_processes: int | None = None
+  process_id: int | None = None
 
   @property
   def optimizer_settings(self) -> OptimizerSettings:
@@ -97,6 +123,31 @@ class Config:
     given = {name: getattr(self, name) for name in names if hasattr(self, name)}
     return OptimizerSettings(self.optimizer, **given)
 
+  def resolved(self) -> "Config":
+    """With the learning rate of the data and the optimiser, where none is given."""
+    if self.learning_rate is not None:
+      return self
+    rates = LEARNING_RATES.get(self.data, LEARNING_RATES["imagenet"])
+    return dataclasses.replace(self, learning_rate=rates[self.optimizer])
+
+  def contrasted(self, contrast: str) -> "Config":
+    """The config of one of `contrast`."""
+    network, _, optimizer = contrast.partition(":")
+    other = {"network": network, "contrast": ()}
+    if optimizer and optimizer != self.optimizer:
+      other |= {"optimizer": optimizer, "learning_rate": None}
+    return dataclasses.replace(self, **other)
+
+
+# For batches of 128, and of 1024 for ImageNet. ImageNet's for kfac and sgd are those that
+# the authors of TAT released; the others learn, and are not tuned.
+LEARNING_RATES = {
+  "digits": {"sgd": 1e-3, "adam": 1e-4, "lars": 1.0, "kfac": 1e-4, "muon": 1e-3},
+  "mnist": {"sgd": 0.01, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
+  "cifar10": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
+  "cifar100": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
+  "imagenet": {"sgd": 0.1, "adam": 1e-3, "lars": 4.0, "kfac": 3e-4, "muon": 5e-3},
+}
 
 DIGITS = Config(
   data="digits",
@@ -104,7 +155,6 @@ DIGITS = Config(
   depth=100,
   width=256,
   optimizer="adam",
-  learning_rate=1e-4,
   warmup_steps=10,
   steps=200,
   augment=False,
@@ -117,7 +167,6 @@ DIGITS = Config(
 MNIST = Config(
   data="mnist",
   network="cifar_resnet20",
-  learning_rate=1e-4,
   inverse_every=20,
   eta=0.8,
   steps=400,
@@ -126,13 +175,13 @@ MNIST = Config(
 CIFAR10 = Config(
   data="cifar10",
   network="cifar_resnet20",
-  learning_rate=1e-4,
   warmup_steps=50,
   factors_every=4,
   inverse_every=20,
   eta=0.8,
-  steps=2000,
+  steps=1000,
   evaluate_every=250,
+  contrast=("cifar_resnet20-eoc:sgd", "cifar_resnet20-bn:sgd"),
 )
 
 CIFAR100 = dataclasses.replace(CIFAR10, data="cifar100")
@@ -142,7 +191,6 @@ CIFAR100 = dataclasses.replace(CIFAR10, data="cifar100")
 IMAGENET = Config(
   data="imagenet",
   network="resnet50",
-  learning_rate=3e-4,
   warmup_steps=6255,
   batch_size=1024,
   steps=112_590,
@@ -152,10 +200,64 @@ IMAGENET = Config(
   checkpoint_every=1251,
 )
 
+# Hardt & Ma (arXiv 1611.04231), Section 4: a tenth at 30,000 and at 50,000 steps; where
+# they stopped is not said.
+IDENTITY_CIFAR10 = Config(
+  data="cifar10",
+  network="identity_resnet56",
+  optimizer="sgd",
+  learning_rate=0.05,
+  schedule="steps",
+  drops=(30 / 60, 50 / 60),
+  nesterov=False,
+  weight_decay=1e-4,
+  steps=60_000,
+  evaluate_every=1000,
+  checkpoint_every=1000,
+)
+
+# Theirs for ImageNet: 0.94 times the learning rate every two epochs, 700,000 steps of
+# 256 images. They took the steps asynchronously on six machines; here they are in turn.
+IDENTITY_IMAGENET = Config(
+  data="imagenet",
+  network="identity_resnet34",
+  optimizer="sgd",
+  learning_rate=0.1,
+  schedule="steps",
+  drops=tuple(i / 70 for i in range(1, 70)),
+  drop_factor=0.94,
+  nesterov=False,
+  batch_size=256,
+  steps=700_000,
+  evaluate_every=10_000,
+  checkpoint_every=5000,
+)
+
+# MacDonald et al. (arXiv 2210.05371), Section 6: 90 epochs of plain gradient descent,
+# a fifth of the learning rate after every 30; they compare 0.02, 0.05, 0.1 and 0.2, with
+# and without the modified shortcuts.
+MODIFIED_CIFAR10 = Config(
+  data="cifar10",
+  network="preact_resnet18-bn",
+  shortcut="pool+projection",
+  optimizer="sgd",
+  learning_rate=0.1,
+  schedule="steps",
+  drops=(1 / 3, 2 / 3),
+  drop_factor=0.2,
+  momentum=0.0,
+  steps=35_100,
+  evaluate_every=390,
+  checkpoint_every=390,
+)
+
 CONFIGS = {
   "digits": ("a 100-layer MLP on scikit-learn's digits, on a CPU in a minute", DIGITS),
   "mnist": ("a 20-layer convnet without shortcuts on MNIST", MNIST),
-  "cifar10": ("a 20-layer convnet without shortcuts on CIFAR-10", CIFAR10),
+  "cifar10": ("a 20-layer convnet without shortcuts on CIFAR-10, beside two baselines", CIFAR10),
   "cifar100": ("the same on CIFAR-100", CIFAR100),
   "imagenet": ("vanilla ResNet-50 on ImageNet, as in the TAT paper", IMAGENET),
+  "cifar10-identity": ("the all-convolutional net of Hardt & Ma on CIFAR-10", IDENTITY_CIFAR10),
+  "imagenet-identity": ("theirs on ImageNet", IDENTITY_IMAGENET),
+  "cifar10-modified": ("ResNet-18 with the shortcuts of MacDonald et al.", MODIFIED_CIFAR10),
 }

@@ -6,6 +6,7 @@ import os
 import pathlib
 from collections.abc import Callable, Iterator
 
+import fake
 import jax
 import jax.numpy as jnp
 from configs import Config
@@ -26,21 +27,29 @@ class Inputs:
     shape: of a batch as the network gets it.
     prepare: ``(key, images) -> inputs``, inside the train step.
     prepare_evaluation: the same without augmentation.
-    batches: ``(mesh, start) ->`` training batches from a step on.
-    evaluation: ``(mesh) ->`` every test example once, with masks.
+    batches: ``(start) ->`` training batches from a step on, without end.
+    evaluation: ``() ->`` every test example once, with masks.
+    unreadable: numbers of the images that could not be read, in training and in test.
   """
 
   num_classes: int
   shape: jax.ShapeDtypeStruct
   prepare: Callable
   prepare_evaluation: Callable
-  batches: Callable[..., Iterator]
-  evaluation: Callable[..., Iterator]
+  batches: Callable[[int], Iterator]
+  evaluation: Callable[[], Iterator]
+  unreadable: dict[str, set[int]] = dataclasses.field(
+    default_factory=lambda: {"training": set(), "test": set()}
+  )
 
 
-def open_inputs(config: Config) -> Inputs:
+def open_inputs(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
   """The data of a config."""
-  return in_memory(config) if config.data in IN_MEMORY else streamed(config)
+  if config.batch_size % mesh.size:
+    raise ValueError(
+      f"--batch-size {config.batch_size} on {mesh.size} devices; expected a multiple of them."
+    )
+  return (in_memory if config.data in IN_MEMORY else streamed)(config, mesh)
 
 
 def _normalized(config: Config, name: str) -> Callable:
@@ -55,10 +64,13 @@ def _normalized(config: Config, name: str) -> Callable:
   return normalized
 
 
-def in_memory(config: Config) -> Inputs:
-  """A data set that fits on the device and is augmented there."""
-  train = data.load_arrays(config.data, "train", config.data_dir)
-  test = data.load_arrays(config.data, "test", config.data_dir)
+def in_memory(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
+  """A data set that fits on every device and is augmented there."""
+  if config.fake_data:
+    train, test = fake.arrays(config.data, "train"), fake.arrays(config.data, "test")
+  else:
+    train = data.load_arrays(config.data, "train", config.data_dir)
+    test = data.load_arrays(config.data, "test", config.data_dir)
   normalized = _normalized(config, config.data)
   flips = config.data.startswith("cifar")
 
@@ -70,20 +82,21 @@ def in_memory(config: Config) -> Inputs:
     return normalized(images)
 
   order = data.Shuffled(len(train[0]), config.batch_size, config.seed)
-  shard = (jax.process_index(), jax.process_count())
 
-  def batches(mesh, start):
-    images, labels = (jnp.asarray(array) for array in train)
-    take = jax.jit(lambda indices: {"image": images[indices], "label": labels[indices]})
-    for step in range(start, config.steps):
-      if mesh.size == 1:
-        yield take(order.indices(step))
-      else:
-        own = order.shard(*shard).indices(step)
-        yield training.sharded(mesh, {"image": train[0][own], "label": train[1][own]})
+  def batches(start):
+    images, labels = training.replicated(mesh, train)
+    take = jax.jit(
+      lambda images, labels, indices: {"image": images[indices], "label": labels[indices]},
+      out_shardings=jax.NamedSharding(mesh, jax.P("data")),
+    )
+    step = start
+    while True:
+      yield take(images, labels, order.indices(step))
+      step += 1
 
-  def evaluation(mesh):
-    for indices, mask in data.evaluation_batches(len(test[0]), config.batch_size, part=shard):
+  def evaluation():
+    part = (jax.process_index(), jax.process_count())
+    for indices, mask in data.evaluation_batches(len(test[0]), config.batch_size, part):
       batch = {"image": test[0][indices], "label": test[1][indices], "mask": mask}
       yield training.sharded(mesh, batch)
 
@@ -98,42 +111,55 @@ def in_memory(config: Config) -> Inputs:
   )
 
 
-def streamed(config: Config) -> Inputs:
-  """ImageNet, or a folder of images: decoded, cropped and flipped by workers."""
-  if config.data == "imagenet":
-    train = data.TfdsImages("imagenet2012", "train", config.data_dir)
-    test = data.TfdsImages("imagenet2012", "validation", config.data_dir)
-    num_classes = 1000
-  else:
-    folder = pathlib.Path(config.data)
-    train = data.ImageFolder(folder / "train")
-    test = data.ImageFolder(folder / "test", classes=train.classes)
-    num_classes = len(train.classes)
+def streamed(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
+  """ImageNet, or a folder of images: decoded, cropped and flipped in parallel."""
+  train, test = _sources(config)
   normalized = _normalized(config, "imagenet")
-  stream = functools.partial(
-    data.image_batches,
-    batch_size=config.batch_size,
-    seed=config.seed,
-    shard=(jax.process_index(), jax.process_count()),
+  cores = os.cpu_count() or 1
+  workers = config.workers
+  if workers is None:
+    workers = 0 if cores <= 8 else min(cores - 2, 32)
+
+  def read(source, name, **options):
+    with data.image_batches(
+      source,
+      config.batch_size,
+      config.seed,
+      shard=(jax.process_index(), jax.process_count()),
+      size=config.image_size,
+      **options,
+    ) as batches:
+      for batch in batches:
+        inputs.unreadable[name].update(batches.unreadable)
+        yield training.sharded(mesh, batch)
+
+  sample = jax.ShapeDtypeStruct(
+    (config.batch_size, config.image_size, config.image_size, 3), jnp.uint8
   )
-
-  def batches(mesh, start):
-    workers = min(8, os.cpu_count() or 1)
-    with stream(train, train=True, num_workers=workers, start_step=start) as stream_of_batches:
-      for batch in stream_of_batches:
-        yield training.sharded(mesh, batch)
-
-  def evaluation(mesh):
-    with stream(test, train=False, num_workers=0) as stream_of_batches:
-      for batch in stream_of_batches:
-        yield training.sharded(mesh, batch)
-
-  sample = jax.ShapeDtypeStruct((config.batch_size, 224, 224, 3), jnp.uint8)
-  return Inputs(
-    num_classes,
+  inputs = Inputs(
+    train.num_classes,
     jax.eval_shape(normalized, sample),
     lambda _, images: normalized(images),
     lambda _, images: normalized(images),
-    batches,
-    evaluation,
+    lambda start: read(train, "training", train=True, num_workers=workers, start_step=start),
+    functools.partial(read, test, "test", train=False, num_workers=0),
   )
+  return inputs
+
+
+def _sources(config: Config) -> tuple[data.ImageSource, data.ImageSource]:
+  """Images to train and to test on."""
+  if config.fake_data:
+    return fake.Images(config.image_size), fake.Images(config.image_size)
+  if config.data == "imagenet":
+    train = data.TfdsImages("imagenet2012", "train", config.data_dir)
+    return train, data.TfdsImages("imagenet2012", "validation", config.data_dir)
+  folder = pathlib.Path(config.data)
+  if not (folder / "train").is_dir() or not (folder / "test").is_dir():
+    raise FileNotFoundError(
+      f"--data {config.data} is none of {', '.join((*IN_MEMORY, 'imagenet'))}, and no folder with"
+      " train and test in it; expected one of these names, or such a folder with one sub-folder of"
+      " images per class in both."
+    )
+  train = data.ImageFolder(folder / "train")
+  return train, data.ImageFolder(folder / "test", classes=train.classes)

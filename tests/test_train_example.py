@@ -1,94 +1,189 @@
-"""The trainer as its users run it: whole, killed and resumed, misused."""
+"""The trainer as its users run it: whole, killed and resumed, on several devices, misused."""
 
 import json
 import os
 import pathlib
-import signal
+import random
+import socket
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
-from tatnet.training import read_metrics
+from tatnet.training import Checkpoints, read_metrics
 
-ROOT = pathlib.Path(__file__).parent.parent
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 SMALL = (
-  *("digits", "--depth", "13", "--width", "32", "--steps", "12", "--evaluate-every", "6"),
-  *("--checkpoint-every", "4", "--contrast", "--optimizer", "kfac", "--burn-in", "2"),
-  *("--warmup-steps", "0", "--eta", "0.8", "--dropout-rate", "0.1"),
+  *("digits", "--depth", "3", "--width", "16", "--activation", "tanh", "--method", "dks"),
+  *("--steps", "12", "--evaluate-every", "6", "--checkpoint-every", "4", "--contrast"),
+  *("--optimizer", "kfac", "--learning-rate", "1e-3", "--damping", "1e-2", "--burn-in", "2"),
+  *("--factors-every", "2", "--inverse-every", "3", "--warmup-steps", "0", "--dropout-rate", "0.1"),
 )
-
-
-def command(folder, *options):
-  return [sys.executable, str(ROOT / "examples/train.py"), *SMALL, "--out", str(folder), *options]
-
-
-def train(folder, *options):
-  return subprocess.run(command(folder, *options), capture_output=True, text=True, check=False)
+# Runs the trainer, and sends itself a signal after a given step.
+WITH_SIGNAL = """
+import os, signal, sys
+import loop, runpy
+step, name = int(os.environ["STEP"]), os.environ["SIGNAL"]
+record = loop.Record.step
+def record_and_signal(self, number, metrics):
+  record(self, number, metrics)
+  if number == step:
+    os.kill(os.getpid(), getattr(signal, name))
+loop.Record.step = record_and_signal
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def environment(tmp_path_factory):
+  """Runs of this module share what they compile."""
+  cache = tmp_path_factory.mktemp("compiled")
+  shared = {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+  shared["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  return {**os.environ, **shared, "PYTHONPATH": f"{EXAMPLES.parent}{os.pathsep}{EXAMPLES}"}
+
+
+def start(environment, *options, code=None, **variables):
+  script = str(EXAMPLES / "train.py")
+  # The code sees the script as its own name.
+  program = [script] if code is None else ["-c", f"import sys; sys.argv[0] = {script!r}\n{code}"]
+  return subprocess.Popen(
+    [sys.executable, *program, *map(str, options)],
+    env={**environment, **variables},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process):
+  """Its return code, and what it wrote to its two outputs."""
+  out, err = process.communicate(timeout=300)
+  return process.returncode, out, err
+
+
+def train(environment, folder, *options, **settings):
+  return finish(start(environment, *SMALL, "--out", folder, *options, **settings))
+
+
+@pytest.fixture(scope="module")
+def whole(environment, tmp_path_factory):
   """An uninterrupted run."""
   folder = tmp_path_factory.mktemp("whole") / "run"
-  result = train(folder)
-  assert result.returncode == 0, result.stderr
-  return folder, result
+  code, out, err = train(environment, folder)
+  assert code == 0, err
+  return folder, out
+
+
+def numbers(folder):
+  """Everything that was measured, except how long it took."""
+  return [
+    {key: value for key, value in row.items() if key != "images_per_second"}
+    for row in read_metrics(folder)
+  ]
 
 
 def test_a_run_leaves_what_it_promises(whole):
-  folder, result = whole
-  assert "test accuracy" in result.stdout
+  folder, out = whole
+  assert "test accuracy" in out
+  assert str(folder / "curves.png") in out
   assert (folder / "curves.png").stat().st_size > 1000
+  assert list((folder / "tensorboard").iterdir())
   config = json.loads((folder / "config.json").read_text())
-  assert config["depth"] == 13
-  assert config["solved_activation"]["name"] == "leaky_relu"
+  assert config["depth"] == 3
+  assert config["solved_activation"]["name"] == "tanh"
   rows = read_metrics(folder)
   assert [row["step"] for row in rows if "loss" in row] == list(range(1, 13))
   assert [row["step"] for row in rows if "test_accuracy" in row] == [6, 12]
+  assert Checkpoints(folder / "checkpoints").steps() == [8, 12]
+  evaluations = [row for row in rows if "test_accuracy" in row]
+  best = max(evaluations, key=lambda row: row["test_accuracy"])  # the first of equals
+  assert Checkpoints(folder / "best").steps() == [best["step"]]
 
 
-def test_killed_and_resumed_it_ends_the_same(whole, tmp_path):
+def test_stopped_killed_and_resumed_it_ends_the_same(whole, environment, tmp_path):
+  """Stopped by Ctrl-C, killed at two random steps: every number to the last bit, and the state."""
   folder = tmp_path / "run"
-  process = subprocess.Popen(
-    command(folder), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-  )
-  # Killed at whatever step it has come to once the fifth is on the disk.
-  while process.poll() is None and len(read_metrics(folder)) < 5:
-    os.sched_yield()
-  os.killpg(process.pid, signal.SIGKILL)
-  process.wait()
-  result = train(folder, "--resume")
-  assert result.returncode == 0, result.stderr
-
-  def numbers(path):
-    return [
-      {key: value for key, value in row.items() if key != "images_per_second"}
-      for row in read_metrics(path)
-    ]
-
-  assert numbers(folder) == numbers(whole[0])  # every loss and norm to the last bit
-
-
-def test_a_folder_is_not_overwritten(whole):
-  result = train(whole[0])
-  assert result.returncode == 1
-  assert "holds a run already" in result.stderr
+  steps = sorted(random.SystemRandom().sample(range(1, 12), 3))
+  for step, signal in zip(steps, ("SIGINT", "SIGKILL", "SIGKILL"), strict=True):
+    resume = [] if step == steps[0] else ["--resume"]
+    code, _, err = train(
+      environment, folder, *resume, code=WITH_SIGNAL, STEP=str(step), SIGNAL=signal
+    )
+    if signal == "SIGINT":
+      assert code == 1, err
+      saved = Checkpoints(folder / "checkpoints").steps()[-1]
+      assert f"Stopped and saved at step {saved}" in err
+      assert "train.py digits" in err
+      assert "--resume" in err
+      assert saved == read_metrics(folder)[-1]["step"]
+    else:
+      assert code == -9, err
+  code, _, err = train(environment, folder, "--resume")
+  assert code == 0, err
+  assert numbers(folder) == numbers(whole[0]), steps
+  jax.tree.map(np.testing.assert_array_equal, last_state(folder), last_state(whole[0]))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-  result = train(
-    tmp_path / "run", "--optimizer", "sgd", "--learning-rate", "1e30", "--schedule", "constant"
-  )
-  assert result.returncode == 1
-  assert "at step" in result.stderr
-  assert "learning rate 1e+30" in result.stderr
+def last_state(folder):
+  """Everything in the last checkpoint, as it lies on the disk."""
+  import orbax.checkpoint as ocp
+
+  with ocp.PyTreeCheckpointer() as checkpointer:
+    return checkpointer.restore(
+      folder / "checkpoints" / "12" / "state",
+      restore_args=None,
+    )
 
 
-def test_data_that_is_not_prepared(tmp_path):
-  line = [sys.executable, str(ROOT / "examples/train.py"), "cifar10", "--data-dir", str(tmp_path)]
-  result = subprocess.run(
-    [*line, "--out", str(tmp_path / "run")], capture_output=True, text=True, check=False
-  )
-  assert result.returncode != 0
-  assert "download_and_prepare" in result.stderr
+def test_eight_devices_are_as_one(whole, environment, tmp_path):
+  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+  code, _, err = train(environment, tmp_path / "run", **flags)
+  assert code == 0, err
+  assert_as_one(tmp_path / "run", whole[0])
+
+
+def test_two_processes_are_as_one(whole, environment, tmp_path):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  hosts = ("--coordinator", f"localhost:{port}", "--num-processes", "2", "--process-id")
+  options = (*SMALL, "--out", tmp_path / "run", *hosts)
+  processes = [start(environment, *options, number) for number in (0, 1)]
+  results = [finish(process) for process in processes]
+  for code, _, err in results:
+    assert code == 0, err
+  assert "test accuracy" in results[0][1]
+  assert not results[1][1]  # one writer
+  assert_as_one(tmp_path / "run", whole[0])
+
+
+def assert_as_one(folder, other):
+  """Sums in another order: the same up to rounding, which training magnifies."""
+  for row, expected in zip(numbers(folder), numbers(other), strict=True):
+    assert row.keys() == expected.keys()
+    for name in row.keys() - {"accuracy", "test_accuracy"}:
+      np.testing.assert_allclose(row[name], expected[name], rtol=2e-3, err_msg=name)
+
+
+def test_a_folder_is_not_overwritten(whole, environment):
+  code, _, err = train(environment, whole[0])
+  assert code == 1
+  assert "holds a run already" in err
+
+
+def test_runs_in_one_figure(whole, environment, tmp_path):
+  picture = tmp_path / "both.png"
+  code, out, err = finish(start(environment, "--plot", whole[0], whole[0], "--out", picture))
+  assert code == 0, err
+  assert str(picture) in out
+  assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_field_is_in_the_help(environment):
+  code, out, _ = finish(start(environment, "cifar10", "--help"))
+  assert code == 0
+  for flag in ("--eta", "--optimizer", "--shortcut-weight", "--resume", "--coordinator"):
+    assert flag in out

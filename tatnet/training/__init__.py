@@ -1,9 +1,10 @@
 """Training: state, the jitted step, evaluation, checkpoints, metrics; used by every example."""
 
-from tatnet.training.checkpoints import Checkpoints
+from tatnet.training.checkpoints import CheckpointNotWritten, Checkpoints
 from tatnet.training.curves import plot_runs
-from tatnet.training.devices import data_mesh, replicated, sharded
+from tatnet.training.devices import data_mesh, replicated, sharded, start_processes
 from tatnet.training.evaluation import Result, make_evaluation
+from tatnet.training.interruption import Interruption
 from tatnet.training.metrics import MetricsWriter, read_metrics
 from tatnet.training.optimizers import (
   OptimizerSettings,
@@ -15,7 +16,9 @@ from tatnet.training.state import TrainState, create_state, parameters_to_evalua
 from tatnet.training.step import make_train_step
 
 __all__ = [
+  "CheckpointNotWritten",
   "Checkpoints",
+  "Interruption",
   "MetricsWriter",
   "OptimizerSettings",
   "Result",
@@ -32,4 +35,5 @@ __all__ = [
   "read_metrics",
   "replicated",
   "sharded",
+  "start_processes",
 ]

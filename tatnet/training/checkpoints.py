@@ -4,12 +4,17 @@ import hashlib
 import json
 import logging
 import pathlib
+import shutil
 from typing import Any
 
 import jax
 
 _MANIFEST = "manifest.json"
 _logger = logging.getLogger(__name__)
+
+
+class CheckpointNotWritten(OSError):  # noqa: N818, a state of the disk and not of the program
+  """A checkpoint could not be written; those before it are untouched."""
 
 
 class Checkpoints:
@@ -46,11 +51,22 @@ class Checkpoints:
       state: a pytree of arrays.
 
     Raises:
-      OSError: the disk is full, or the like; the checkpoints before are untouched.
+      CheckpointNotWritten: the disk is full, or the like; what was written of the
+        checkpoint is removed, those before are untouched.
     """
+    target = self.folder / str(step)
+    try:
+      self._write(target, state)
+    except Exception as error:  # Orbax passes on those of several libraries
+      shutil.rmtree(target, ignore_errors=True)
+      raise CheckpointNotWritten(self._what_is_left(target, error)) from error
+    if jax.process_index() == 0:
+      for old in self.steps()[: -self.keep]:
+        _remove(self.folder / str(old))
+
+  def _write(self, target: pathlib.Path, state: Any) -> None:
     import orbax.checkpoint as ocp  # of the [examples] extra
 
-    target = self.folder / str(step)
     self.folder.mkdir(parents=True, exist_ok=True)
     with ocp.StandardCheckpointer() as checkpointer:
       checkpointer.save(target / "state", state, force=True)
@@ -59,8 +75,18 @@ class Checkpoints:
       partial = target / f"{_MANIFEST}.partial"
       partial.write_text(manifest)
       partial.rename(target / _MANIFEST)
-      for old in self.steps()[: -self.keep]:
-        _remove(self.folder / str(old))
+
+  def _what_is_left(self, target: pathlib.Path, error: Exception) -> str:
+    existing = next(path for path in target.parents if path.is_dir())
+    free = shutil.disk_usage(existing).free / 2**20
+    kept = (
+      f"The checkpoint of step {self.steps()[-1]} is intact" if self.steps() else "There is none"
+    )
+    reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else repr(error)
+    return (
+      f"The checkpoint {target} could not be written, with {free:.0f} MB free on that disk: {reason}"
+      f"\n{kept}. Free some space, or keep the run on another disk."
+    )
 
   def steps(self) -> list[int]:
     """Steps of the checkpoints that were finished, in order."""
@@ -144,7 +170,5 @@ def _damage(folder: pathlib.Path) -> str | None:
 
 def _remove(folder: pathlib.Path) -> None:
   """Deletes a checkpoint, its manifest first, so that a rest of it does not count."""
-  import shutil
-
   (folder / _MANIFEST).unlink()
   shutil.rmtree(folder)

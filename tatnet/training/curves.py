@@ -1,6 +1,5 @@
 """Curves of one run or several, as a picture."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 
@@ -53,9 +52,3 @@ def plot_runs(runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path) 
     panels[0].set_yscale("log")
   panels[0].legend()
   figure.savefig(path, dpi=110)
-
-
-def name_of_run(folder: str | pathlib.Path) -> str:
-  """What the legend calls a run: its folder and its optimiser."""
-  config = json.loads((pathlib.Path(folder) / "config.json").read_text())
-  return f"{pathlib.Path(folder).name} ({config['optimizer']['name']})"

@@ -7,6 +7,37 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 
+def start_processes(
+  coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
+  """Joins the processes of a run on several hosts, before anything else uses JAX.
+
+  Afterwards `data_mesh` has the devices of all of them, and every process runs the
+  same program on its part of each batch.
+
+  Args:
+    coordinator: "host:port" of the process with number 0; None where the cluster
+      says it all (Slurm, Open MPI, Kubernetes, Cloud TPU).
+    num_processes: how many there are; None as above.
+    process_id: the number of this one, from 0; None as above.
+
+  Raises:
+    ValueError: an address without the numbers, and no cluster that knows them.
+    RuntimeError: JAX was used before, or the others did not come.
+
+  Example:
+    ``start_processes("10.0.0.1:8476", num_processes=2, process_id=1)`` on the second
+    of two hosts.
+  """
+  given = (coordinator, num_processes, process_id)
+  if None in given and given != (None, None, None):
+    raise ValueError(
+      f"coordinator={coordinator!r}, num_processes={num_processes}, process_id={process_id};"
+      " expected all three, or none of them on a cluster that JAX knows."
+    )
+  jax.distributed.initialize(coordinator, num_processes, process_id)
+
+
 def data_mesh() -> Mesh:
   """A mesh of all devices of all processes along one axis, "data".
 

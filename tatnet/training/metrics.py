@@ -30,7 +30,9 @@ class MetricsWriter:
     folder.mkdir(parents=True, exist_ok=True)
     self.path = folder / "metrics.jsonl"
     kept = [row for row in read_metrics(folder) if row["step"] <= resume_from]
-    self.path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    partial = folder / "metrics.jsonl.partial"
+    partial.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    partial.rename(self.path)
     self._file = self.path.open("a")
     self._events: Any = None
     if importlib.util.find_spec("tensorboardX"):

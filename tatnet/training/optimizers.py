@@ -16,12 +16,16 @@ class OptimizerSettings:
   """What an optimiser is made of.
 
   Attributes:
-    name: "sgd" (Nesterov momentum), "adam" (AdamW), "lars", "kfac" or "muon".
+    name: "sgd", "adam" (AdamW), "lars", "kfac" or "muon".
     learning_rate: at the end of the warm-up.
     warmup_steps: steps of linear warm-up from 0.
-    schedule: "cosine" to 0, "constant", or "steps": divided by 10 after 3/5 and
-      again after 4/5 of the run.
-    momentum: of sgd, lars and kfac.
+    schedule: "cosine" to 0, "constant", or "steps": multiplied by `drop_factor` at
+      each of `drops`.
+    drops: parts of the run, counted from the end of the warm-up, after which the
+      learning rate drops; for "steps".
+    drop_factor: what it is multiplied by.
+    momentum: of sgd, lars and kfac; 0 for none.
+    nesterov: whether sgd's momentum is Nesterov's.
     weight_decay: on weights; biases, scales and offsets are not decayed.
     damping: of kfac.
     norm_constraint: of kfac; None for none.
@@ -35,7 +39,10 @@ class OptimizerSettings:
   learning_rate: float = 1e-3
   warmup_steps: int = 0
   schedule: Literal["cosine", "constant", "steps"] = "cosine"
+  drops: tuple[float, ...] = (0.6, 0.8)
+  drop_factor: float = 0.1
   momentum: float = 0.9
+  nesterov: bool = True
   weight_decay: float = 0.0
   damping: float = 1e-3
   norm_constraint: float | None = 1e-3
@@ -43,6 +50,21 @@ class OptimizerSettings:
   inverse_every: int = 50
   burn_in: int = 10
   trust_coefficient: float = 1e-3
+
+  def factors_due(self, step: int) -> bool:
+    """Whether the update after `step` others refreshes the factors.
+
+    The host's answer to what `tatnet.optim.factors_due` reads from the state. The two
+    kinds of step are compiled apart then: on CPUs, convolutions under a condition on
+    the device take a hundred times as long.
+
+    Example:
+      >>> settings = tatnet.training.OptimizerSettings(factors_every=4, burn_in=2)
+      >>> [step for step in range(12) if settings.factors_due(step)]
+      [0, 1, 2, 6, 10]
+    """
+    after = step - self.burn_in
+    return self.name == "kfac" and (after < 0 or after % self.factors_every == 0)
 
 
 def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
@@ -59,11 +81,16 @@ def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Sch
     raise ValueError(
       f"warmup_steps={warmup} of {steps} steps; expected fewer steps of warm-up than of training."
     )
+  if not all(0 < drop < 1 for drop in settings.drops):
+    raise ValueError(f"drops={settings.drops}; expected parts of the run between 0 and 1.")
   rest = steps - warmup
+  drops: dict[int, float] = {}
+  for drop in settings.drops:  # several may fall on one step of a short run
+    drops[round(drop * rest)] = drops.get(round(drop * rest), 1.0) * settings.drop_factor
   after = {
     "cosine": optax.cosine_decay_schedule(peak, rest),
     "constant": optax.constant_schedule(peak),
-    "steps": optax.piecewise_constant_schedule(peak, {rest * 3 // 5: 0.1, rest * 4 // 5: 0.1}),
+    "steps": optax.piecewise_constant_schedule(peak, drops),
   }[settings.schedule]
   if warmup == 0:
     return after
@@ -91,10 +118,10 @@ def make_optimizer(
     >>> optimizer = tatnet.training.make_optimizer(settings, 100)
   """
   rate = learning_rate_schedule(settings, steps)
-  decay = settings.weight_decay
+  decay, momentum = settings.weight_decay, settings.momentum or None
   if settings.name == "sgd":
     parts = [optax.add_decayed_weights(decay, are_weights)] if decay else []
-    made = optax.chain(*parts, optax.sgd(rate, momentum=settings.momentum, nesterov=True))
+    made = optax.chain(*parts, optax.sgd(rate, momentum, nesterov=settings.nesterov))
   elif settings.name == "adam":
     made = optax.adamw(rate, weight_decay=decay, mask=are_weights)
   elif settings.name == "lars":
@@ -109,7 +136,7 @@ def make_optimizer(
   elif settings.name == "kfac":
     made = kfac(
       rate,
-      momentum=settings.momentum,
+      momentum=momentum,
       damping=settings.damping,
       norm_constraint=settings.norm_constraint,
       factors_every=settings.factors_every,

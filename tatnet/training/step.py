@@ -41,9 +41,13 @@ def make_train_step(
       `tatnet.value_grad_and_factors`.
 
   Returns:
-    A jitted function ``(state, batch) -> (state, metrics)`` that consumes the state.
-    The batch is ``{"image": ..., "label": ...}``; metrics are means over it: "loss",
-    "accuracy", and the norms "gradient_norm" and "update_norm".
+    A jitted function ``(state, batch, refresh=None) -> (state, metrics)`` that
+    consumes the state. The batch is ``{"image": ..., "label": ...}``; metrics are
+    means over it: "loss", "accuracy", and the norms "gradient_norm" and
+    "update_norm". `refresh` says whether the factors are due, from
+    `OptimizerSettings.factors_due`, and makes two programs; None asks the
+    optimiser's state on the device, in one program, which is slow on CPUs for
+    convolutions.
 
   Example:
     >>> network = tatnet.nets.create("mlp", 10, width=32, depth=20)
@@ -59,7 +63,7 @@ def make_train_step(
     (1, ['accuracy', 'gradient_norm', 'loss', 'update_norm'])
   """
 
-  def with_factors(state: TrainState, inputs, labels, key):
+  def with_factors(state: TrainState, inputs, labels, key, refresh):
     evaluate = value_grad_and_factors(network, loss, **factor_options)
     result = evaluate(
       state.params,
@@ -67,13 +71,15 @@ def make_train_step(
       labels,
       state=state.network_state,
       key=key,
-      refresh=factors_due(state.optimizer_state),
+      refresh=factors_due(state.optimizer_state) if refresh is None else refresh,
       is_training=True,
     )
     extra = {"factors": result.factors}
     return result.loss, result.outputs, result.gradients, result.state, extra
 
-  def without_factors(state: TrainState, inputs, labels, key):
+  def without_factors(state: TrainState, inputs, labels, key, refresh):
+    del refresh
+
     def mean_loss(params):
       outputs, network_state = network.apply(
         params, state.network_state, key, inputs, is_training=True
@@ -85,13 +91,15 @@ def make_train_step(
     )
     return value, outputs, gradients, network_state, {}
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+  def step(
+    state: TrainState, batch: Batch, refresh: bool | None = None
+  ) -> tuple[TrainState, Metrics]:
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
     prepare_key, network_key = jax.random.split(key)
     inputs = batch["image"] if prepare is None else prepare(prepare_key, batch["image"])
     evaluate = with_factors if _wants_factors(state.optimizer_state) else without_factors
     value, outputs, gradients, network_state, extra = evaluate(
-      state, inputs, batch["label"], network_key
+      state, inputs, batch["label"], network_key, refresh
     )
     updates, optimizer_state = optax.with_extra_args_support(optimizer).update(
       gradients, state.optimizer_state, state.params, **extra
@@ -109,7 +117,7 @@ def make_train_step(
     new = TrainState(state.step + 1, params, network_state, optimizer_state, average, state.key)
     return new, metrics
 
-  return jax.jit(step, donate_argnums=0)
+  return jax.jit(step, donate_argnums=0, static_argnames="refresh")
 
 
 def _wants_factors(optimizer_state: Any) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from tatnet.training.data.decode import decode_image
 from tatnet.training.data.prepared import open_prepared
+from tatnet.training.data.records import image_and_label
 
 _CHANNELS = {"mnist": 1, "cifar10": 3, "cifar100": 3}
 _NUM_TRAINING_DIGITS = 1437
@@ -46,7 +47,7 @@ def load_arrays(
     return _digits(split)
   if name not in _CHANNELS:
     raise ValueError(f"name={name!r}; expected one of {', '.join(map(repr, ARRAY_DATA))}.")
-  return _decode_all(open_prepared(name, split, data_dir), _CHANNELS[name])
+  return _decode_all(open_prepared(name, split, data_dir).data_source, _CHANNELS[name])
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -61,19 +62,19 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
   return images[parts[split]], bunch.target[parts[split]].astype(np.int32)
 
 
-def _decode_all(source, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _decode_all(records, channels: int) -> tuple[np.ndarray, np.ndarray]:
   """Reads in large pieces, and decodes each in threads: OpenCV releases the lock."""
-  first = decode_image(source[0]["image"], channels)
-  images = np.empty((len(source), *first.shape), np.uint8)
-  labels = np.empty(len(source), np.int32)
+  first = decode_image(image_and_label(records[0])[0], channels)
+  images = np.empty((len(records), *first.shape), np.uint8)
+  labels = np.empty(len(records), np.int32)
 
   def decode(start: int) -> None:
-    numbers = range(start, min(start + _RECORDS_AT_ONCE, len(source)))
-    for i, example in zip(numbers, source.__getitems__(numbers), strict=True):
-      images[i] = decode_image(example["image"], channels)
-      labels[i] = example["label"]
+    numbers = range(start, min(start + _RECORDS_AT_ONCE, len(records)))
+    for i, record in zip(numbers, records.__getitems__(numbers), strict=True):
+      encoded, labels[i] = image_and_label(record)
+      images[i] = decode_image(encoded, channels)
 
   with concurrent.futures.ThreadPoolExecutor() as threads:
-    for _ in threads.map(decode, range(0, len(source), _RECORDS_AT_ONCE)):
+    for _ in threads.map(decode, range(0, len(records), _RECORDS_AT_ONCE)):
       pass  # raises what a thread raised
   return images, labels

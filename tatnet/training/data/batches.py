@@ -78,10 +78,15 @@ class Shuffled:
     order = _permutation(self.num_examples, self.seed, epoch)
     return order[start : start + self.local_size].copy()
 
-  def positions(self, step: int) -> range:
-    """Places of those examples in the endless sequence of all examples."""
-    start = step * self.batch_size + self.part[0] * self.local_size
-    return range(start, start + self.local_size)
+  def numbers(self, step: int, count: int) -> np.ndarray:
+    """Random numbers for the augmentation of those examples, ``[batch_size / count, count]``.
+
+    Drawn for the whole batch at once: a generator for each example takes a tenth of the
+    time of its decoding.
+    """
+    drawn = _generator(self.seed, step, _AUGMENTING).random((self.batch_size, count))
+    start = self.part[0] * self.local_size
+    return drawn[start : start + self.local_size]
 
 
 class EvaluationBatch(NamedTuple):
@@ -154,11 +159,6 @@ def evaluation_batches(
   """
   order = InOrder(num_examples, batch_size, part)
   return (order.batch(step) for step in range(order.num_steps))
-
-
-def augmentation_generator(seed: int, position: int) -> np.random.Generator:
-  """Random numbers for one example at one place of the sequence, the same in any process."""
-  return _generator(seed, position, _AUGMENTING)
 
 
 def _check_sizes(num_examples: int, batch_size: int, part: tuple[int, int]) -> None:

@@ -3,10 +3,12 @@
 import functools
 import io
 import math
+from typing import Protocol
 
 import numpy as np
 
 _CROP_ATTEMPTS = 10
+NUMBERS_OF_A_CROP = 2 * _CROP_ATTEMPTS + 3  # at most: each attempt's shape, a place, a coin
 
 
 class UnreadableImage(ValueError):  # noqa: N818, names the image, as FileNotFoundError the file
@@ -54,8 +56,15 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
   return image
 
 
+class Draws(Protocol):
+  """What random crops are made from: a `numpy.random.Generator`, or numbers drawn ahead."""
+
+  def random(self) -> float:
+    """A number from [0, 1)."""
+
+
 def random_resized_crop_flip(
-  rng: np.random.Generator,
+  rng: Draws,
   image: np.ndarray,
   size: int = 224,
   scale: tuple[float, float] = (0.08, 1.0),
@@ -140,16 +149,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def _draw_crop(rng, height: int, width: int, scale, ratio) -> tuple[int, int, int, int]:
   log_ratio = math.log(ratio[0]), math.log(ratio[1])
   for _ in range(_CROP_ATTEMPTS):
-    area = rng.uniform(*scale) * height * width
-    shape = math.exp(rng.uniform(*log_ratio))
+    area = _between(scale, rng.random()) * height * width
+    shape = math.exp(_between(log_ratio, rng.random()))
     crop_width, crop_height = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
     if 0 < crop_width <= width and 0 < crop_height <= height:
-      top = int(rng.integers(0, height - crop_height + 1))
-      left = int(rng.integers(0, width - crop_width + 1))
+      top = int(rng.random() * (height - crop_height + 1))
+      left = int(rng.random() * (width - crop_width + 1))
       return top, left, crop_height, crop_width
   crop_width = min(width, max(round(height * ratio[1]), 1))
   crop_height = min(height, max(round(width / ratio[0]), 1))
   return (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width
+
+
+def _between(ends: tuple[float, float], part: float) -> float:
+  return ends[0] + part * (ends[1] - ends[0])
 
 
 def _mirror(image: np.ndarray) -> np.ndarray:

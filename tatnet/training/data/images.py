@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from tatnet.training.data.prepared import find_folder, open_prepared
+from tatnet.training.data.records import image_and_label
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _OF_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
@@ -46,15 +47,15 @@ class TfdsImages:
 
   def __init__(self, name: str, split: str, data_dir: str | pathlib.Path | None = None):
     self._arguments = (name, split, data_dir)
-    self._examples = open_prepared(name, split, data_dir)
-    self.num_classes: int = self._examples.dataset_info.features["label"].num_classes
+    prepared = open_prepared(name, split, data_dir)
+    self._records = prepared.data_source
+    self.num_classes: int = prepared.dataset_info.features["label"].num_classes
 
   def __len__(self) -> int:
-    return len(self._examples)
+    return len(self._records)
 
   def __getitem__(self, index: int) -> EncodedImage:
-    example = self._examples[index]
-    return EncodedImage(example["image"], int(example["label"]))
+    return EncodedImage(*image_and_label(self._records[index]))
 
   def describe(self, index: int) -> str:
     """Where to find an example, for messages."""

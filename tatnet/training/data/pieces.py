@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tatnet.training.data.batches import InOrder, Shuffled, augmentation_generator
+from tatnet.training.data.batches import InOrder, Shuffled
 from tatnet.training.data.decode import (
+  NUMBERS_OF_A_CROP,
   UnreadableImage,
   center_crop,
   decode_image,
@@ -36,6 +37,13 @@ class Piece(NamedTuple):
   labels: np.ndarray
   mask: np.ndarray
   unreadable: np.ndarray
+
+
+class _Drawn:
+  """Random numbers that were drawn ahead, given out one by one."""
+
+  def __init__(self, numbers: list[float]):
+    self.random = iter(numbers).__next__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,18 +83,19 @@ class Pieces:
 
   def _training(self, order: Shuffled, step: int, rows: slice) -> Piece:
     indices = order.indices(step)[rows]
-    images, labels, unreadable = self._blank(len(indices))
-    positions = order.positions(step)[rows]
-    for row, (index, position) in enumerate(zip(indices.tolist(), positions, strict=True)):
+    images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+    labels, unreadable = np.zeros(len(indices), np.int32), []
+    numbers = order.numbers(step, NUMBERS_OF_A_CROP)[rows].tolist()
+    for row, (index, drawn) in enumerate(zip(indices.tolist(), numbers, strict=True)):
       image, labels[row] = self._next_readable(index, unreadable)
-      rng = augmentation_generator(order.seed, position)
-      images[row] = random_resized_crop_flip(rng, image, self.size)
+      images[row] = random_resized_crop_flip(_Drawn(drawn), image, self.size)
     return Piece(images, labels, np.ones(len(indices), bool), np.array(unreadable, np.int64))
 
   def _evaluation(self, order: InOrder, step: int, rows: slice) -> Piece:
     batch = order.batch(step)
     indices, mask = batch.indices[rows], batch.mask[rows]
-    images, labels, unreadable = self._blank(len(indices))
+    images = np.zeros((len(indices), self.size, self.size, 3), np.uint8)
+    labels, unreadable = np.zeros(len(indices), np.int32), []
     for row in np.flatnonzero(mask):
       index = int(indices[row])
       try:
@@ -96,9 +105,6 @@ class Pieces:
         mask[row] = False
         unreadable.append(index)
     return Piece(images, labels, mask, np.array(unreadable, np.int64))
-
-  def _blank(self, rows: int) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    return np.zeros((rows, self.size, self.size, 3), np.uint8), np.zeros(rows, np.int32), []
 
   def _decode(self, index: int) -> tuple[np.ndarray, int]:
     encoded, label = self.source[index]

@@ -44,7 +44,7 @@ def find_folder(name: str, data_dir: str | pathlib.Path | None) -> pathlib.Path:
 
 
 def open_prepared(name: str, split: str, data_dir: str | pathlib.Path | None) -> Any:
-  """A TFDS data source whose images are left encoded.
+  """A TFDS data source, whose attribute `data_source` has the records.
 
   The folder is opened by its path, not by the name of the data set: with the name,
   TFDS tries to download what it does not find, and retries for minutes.
@@ -67,7 +67,7 @@ def open_prepared(name: str, split: str, data_dir: str | pathlib.Path | None) ->
     raise ValueError(
       f"split={split!r}; {folder} has {', '.join(map(repr, sorted(builder.info.splits)))}."
     )
-  return builder.as_data_source(split=split, decoders={"image": tfds.decode.SkipDecoding()})
+  return builder.as_data_source(split=split)
 
 
 def _default_root() -> pathlib.Path:
