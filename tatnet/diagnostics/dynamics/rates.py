@@ -54,7 +54,7 @@ class EffectiveRates(NamedTuple):
 
   @property
   def log_std(self) -> jax.Array:
-    """Standard deviation of the rates' natural logarithms: the spread of all layers."""
+    """The spread of all layers, as the standard deviation of the rates' natural logarithms."""
     return jnp.std(jnp.log(self.vector))
 
   @property

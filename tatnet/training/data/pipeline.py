@@ -46,18 +46,18 @@ def image_batches(
     num_workers: decoding processes. 0 decodes in threads of this process, one per core:
       no start-up and the least work per image, as OpenCV decodes without Python's lock.
       Processes cost some seconds to start and a copy of each image, and are for
-      machines with more cores than one Python process can feed (`benchmarks/
-      input_pipeline.py` compares the two). They are started by "spawn": a script that
-      uses them needs ``if __name__ == "__main__":``.
+      machines with more cores than one Python process can feed;
+      ``benchmarks/input_pipeline.py`` compares the two. They are started by "spawn": a
+      script that uses them needs ``if __name__ == "__main__":``.
     start_step: number of the first batch. Skipping costs nothing.
     shard: this process's number and the number of processes that share each batch.
     size: height and width of the images. In evaluation the shorter side is resized to
       8/7 of it first.
 
   Returns:
-    An iterator of dictionaries: "image" uint8 ``[batch_size / processes, size, size, 3]``,
-    "label" int32 ``[batch_size / processes]``, and in evaluation "mask", bool, False where
-    a row is padding and must not count. Close it, or use it in a ``with`` statement.
+    An iterator of dictionaries with "image", uint8 ``[batch_size / processes, size, size,
+    3]``, "label", int32 ``[batch_size / processes]``, and in evaluation "mask", bool, False
+    where a row is padding and must not count. Close it, or use it in a ``with`` statement.
 
   Raises:
     ValueError: sizes that do not fit together, as for `Shuffled`.
