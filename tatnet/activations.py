@@ -52,6 +52,10 @@ class Activation:
     jet: value and first three derivatives at float64 points, stacked on a new
       leading axis; by default obtained from JAX.
 
+  Raises:
+    TypeError: a function that is not one of JAX, or kinks that are not numbers.
+    ValueError: kinks that are not finite.
+
   Example:
     >>> absolute = tatnet.Activation(jnp.abs, kinks=(0.0,))
     >>> round(tatnet.local_maps(absolute).C(0.0), 6)  # 2 / pi

@@ -28,6 +28,11 @@ class LocalValues:
     c0: C(0).
     c_slope: C'(1).
     c_curvature: C''(1); infinite where the slope of the activation jumps.
+
+  Example:
+    >>> values = tatnet.local_maps("relu").values
+    >>> values.q, values.c_slope, values.c_curvature
+    (0.5, 1.0, inf)
   """
 
   q: float

@@ -119,8 +119,10 @@ class TAT:
 
 @dataclasses.dataclass(frozen=True)
 class DKS:
-  """Deep Kernel Shaping: Q(1) = 1, Q'(1) = 1, C(0) = 0, and C'(1) such that the
-  largest C_f'(1) over all subnetworks f is zeta.
+  """Deep Kernel Shaping.
+
+  Local maps with Q(1) = 1, Q'(1) = 1, C(0) = 0, and C'(1) such that the largest
+  C_f'(1) over all subnetworks f is zeta.
 
   Attributes:
     zeta: target slope of the network's C map at 1, above 1.

@@ -44,6 +44,9 @@ class TransformedActivation:
       means 1.
     base: the function itself where phi is not one of the named activations.
 
+  Raises:
+    ValueError: an unknown name, or numbers that make no activation.
+
   Example:
     >>> act = tatnet.transform_activation("leaky_relu", tatnet.chain(49), tatnet.TAT(0.9))
     >>> round(act.negative_slope, 6), round(act.output_scale, 6)

@@ -53,11 +53,3 @@ def test_docstring_examples(name):
     },
   )
   assert result.failed == 0
-
-
-@pytest.mark.parametrize("name", tatnet.__all__)
-def test_public_name_is_documented(name):
-  documentation = getattr(tatnet, name).__doc__
-  assert documentation
-  if name not in ("LocalValues",):
-    assert "Example:" in documentation

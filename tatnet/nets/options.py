@@ -61,6 +61,10 @@ class Options:
   Raises:
     TypeError: an argument of the wrong kind.
     ValueError: an argument out of range, or a combination that makes no sense.
+
+  Example:
+    >>> tatnet.nets.Options(activation=jax.nn.relu, shortcut_weight=0.8).is_shaped
+    False
   """
 
   activation: ActivationFunction

@@ -14,7 +14,21 @@ from tatnet.nets.shortcuts import shortcut
 
 
 class Block(hk.Module):
-  """Shortcut and branch, added; the branch alone where the shortcut has no weight."""
+  """Shortcut and branch, added; the branch alone where the shortcut has no weight.
+
+  Args:
+    plan: layers of the branch, and where the activation stands.
+    options: how they are built.
+    name: name of the module.
+
+  Example:
+    >>> first = next(tatnet.nets.resnet.resnet_plan(50, version=2).runs())
+    >>> options = tatnet.nets.Options(activation=jnp.tanh)
+    >>> forward = lambda x: tatnet.nets.Block(first.block, options)(x, is_training=False)
+    >>> images = jax.ShapeDtypeStruct((8, 56, 56, 64), jnp.float32)
+    >>> list(jax.eval_shape(hk.transform(forward).init, jax.random.key(0), images))
+    ['block/layer_1', 'block/layer_2', 'block/layer_3']
+  """
 
   def __init__(self, plan: BlockPlan, options: Options, name: str | None = None):
     super().__init__(name=name)
@@ -67,6 +81,16 @@ class ResidualNetwork(hk.Module):
     num_classes: size of the output.
     name: name of the module.
     **options: see `Options`.
+
+  Raises:
+    ValueError: options that do not go together, or with the plan.
+
+  Example:
+    >>> plan = tatnet.nets.resnet.resnet_plan(18, version=2)
+    >>> forward = lambda x: tatnet.nets.ResidualNetwork(plan, 10, activation=jax.nn.relu)(x)
+    >>> images = jax.ShapeDtypeStruct((8, 224, 224, 3), jnp.float32)
+    >>> len(jax.eval_shape(hk.transform(forward).init, jax.random.key(0), images))
+    18
   """
 
   def __init__(

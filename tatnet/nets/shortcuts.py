@@ -22,6 +22,9 @@ def pooled(x: jax.Array, channels: int, stride: int) -> jax.Array:
   Returns:
     An array ``[batch, ceil(height / stride), ceil(width / stride), channels]``.
 
+  Raises:
+    ValueError: fewer channels than the input has.
+
   Reference:
     Hardt & Ma (arXiv 1611.04231), Section 4.1.
 

@@ -180,6 +180,9 @@ def factors_due(opt_state: Any) -> jax.Array:
   Returns:
     A bool array, for ``value_grad_and_factors(...)(..., refresh=...)``.
 
+  Raises:
+    ValueError: the optimiser does not contain `scale_by_kfac`.
+
   Example:
     >>> state = tatnet.kfac(1e-3, factors_every=10).init({"l": {"w": jnp.ones([2, 2])}})
     >>> bool(tatnet.optim.factors_due(state))
@@ -193,6 +196,12 @@ def factors_due(opt_state: Any) -> jax.Array:
 
 def mean_factors(*factors: Factors) -> Factors:
   """Factors of several batches as one, for gradients that are accumulated.
+
+  Args:
+    *factors: of each batch.
+
+  Returns:
+    Their mean, for one ``update(..., factors=...)``.
 
   Example:
     >>> one = tatnet.optim.Factors(jnp.ones(()), {"layer": {"scale": jnp.array([2.0])}})

@@ -38,6 +38,9 @@ class SoftmaxCrossEntropy:
   Targets are integer labels without the axis of classes, or distributions with it.
   Smoothing changes the loss, not its curvature.
 
+  Raises:
+    ValueError: a smoothing out of range.
+
   Example:
     >>> loss = tatnet.optim.SoftmaxCrossEntropy()
     >>> print(loss.per_example(jnp.zeros([2, 4]), jnp.array([0, 3])).round(4))

@@ -30,6 +30,15 @@ class Observer:
       "reduce": inputs are averaged and gradients summed over locations first
       (arXiv 2311.00636).
     dtype: of the statistics.
+
+  Example:
+    >>> def apply(params, taps, observer, x):  # for `value_grad_and_factors`
+    ...   return observer.dense(x, params["out"]["w"], None, taps["out"])
+    >>> evaluate = tatnet.value_grad_and_factors(apply, tatnet.optim.SquaredError())
+    >>> params = {"out": {"w": jnp.ones([3, 1])}}
+    >>> result = evaluate(params, jnp.ones([4, 3]), jnp.ones([4, 1]), key=jax.random.key(0))
+    >>> result.factors.layers["out"]["inputs"].shape
+    (3, 3)
   """
 
   batch: int

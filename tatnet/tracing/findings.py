@@ -13,6 +13,13 @@ class Finding:
     place: module path or source line.
     what: what was found there.
     remedy: what to do about it.
+
+  Example:
+    >>> try:
+    ...   tatnet.trace(lambda x: jnp.tanh(hk.BatchNorm(True, True, 0.9)(x, True)), jnp.ones([4, 8]))
+    ... except tatnet.TopologyError as error:
+    ...   error.findings[0].kind, error.findings[0].place
+    ('batch normalisation', 'batch_norm')
   """
 
   kind: str

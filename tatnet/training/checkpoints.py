@@ -28,6 +28,9 @@ class Checkpoints:
     folder: where they lie, one sub-folder for each step.
     keep: number of the latest ones to keep.
 
+  Raises:
+    ValueError: `keep` is less than 1.
+
   Example:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

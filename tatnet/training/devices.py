@@ -52,6 +52,13 @@ def data_mesh() -> Mesh:
 def replicated(mesh: Mesh, tree: Any) -> Any:
   """A tree of arrays on every device.
 
+  Args:
+    mesh: from `data_mesh`.
+    tree: arrays, the same on every process.
+
+  Returns:
+    The tree, replicated over the mesh.
+
   Example:
     >>> tree = tatnet.training.replicated(tatnet.training.data_mesh(), {"w": jnp.ones(3)})
     >>> tree["w"].sharding.is_fully_replicated

@@ -40,6 +40,9 @@ def make_evaluation(
     ``{"image", "label", "mask"}``; entries whose mask is False, which pad the last
     batch, do not count.
 
+  Raises:
+    ValueError: the function is called without batches.
+
   Example:
     >>> network = tatnet.nets.create("mlp", 2, width=16, depth=20)
     >>> params, state = network.initialize(jax.random.key(0), jnp.ones([4, 3]))

@@ -13,6 +13,10 @@ class MetricsWriter:
   Lines that were written after the step from which a run resumes are dropped, so
   that the file holds every step once.
 
+  Args:
+    folder: where to write; made if it is not there.
+    resume_from: the step from which a run resumes; 0 starts the file anew.
+
   Attributes:
     path: the file of JSON lines.
 
@@ -63,7 +67,18 @@ class MetricsWriter:
 
 
 def read_metrics(folder: str | pathlib.Path) -> list[dict[str, float]]:
-  """The lines of a run's ``metrics.jsonl``; a last line that was cut off is left out."""
+  """The lines of a run's ``metrics.jsonl``; a last line that was cut off is left out.
+
+  Args:
+    folder: of the run.
+
+  Returns:
+    A dictionary for each line; none where there is no such file.
+
+  Example:
+    >>> tatnet.training.read_metrics("/no/such/run")
+    []
+  """
   path = pathlib.Path(folder) / "metrics.jsonl"
   rows = []
   for line in path.read_text().splitlines() if path.exists() else []:

@@ -33,6 +33,10 @@ class OptimizerSettings:
     inverse_every: steps between kfac's inversions.
     burn_in: first steps on which kfac only collects factors.
     trust_coefficient: of lars.
+
+  Example:
+    >>> tatnet.training.OptimizerSettings("adam", learning_rate=1e-4).schedule
+    'cosine'
   """
 
   name: Name = "kfac"
@@ -69,6 +73,16 @@ class OptimizerSettings:
 
 def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
   """Linear warm-up, then the schedule, over a number of steps.
+
+  Args:
+    settings: with the rate, the warm-up and the schedule.
+    steps: length of the run.
+
+  Returns:
+    A function from the number of updates to the learning rate.
+
+  Raises:
+    ValueError: a warm-up longer than the run.
 
   Example:
     >>> settings = tatnet.training.OptimizerSettings(learning_rate=1.0, warmup_steps=10)
@@ -161,7 +175,18 @@ def make_optimizer(
 
 
 def are_weights(params: Any) -> Any:
-  """True for weights and tables, False for biases, scales, offsets and scalars."""
+  """True for weights and tables, False for biases, scales, offsets and scalars.
+
+  Args:
+    params: Haiku parameters.
+
+  Returns:
+    A tree of bools, as a mask for Optax.
+
+  Example:
+    >>> tatnet.training.are_weights({"linear": {"w": jnp.ones([2, 2]), "b": jnp.ones(2)}})
+    {'linear': {'b': False, 'w': True}}
+  """
   return jax.tree.map_with_path(
     lambda path, _: str(getattr(path[-1], "key", path[-1])) in ("w", "embeddings"), params
   )

@@ -75,5 +75,17 @@ def create_state(
 
 
 def parameters_to_evaluate(state: TrainState) -> Any:
-  """The average where there is one, else the parameters."""
+  """The average where there is one, else the parameters.
+
+  Args:
+    state: of a run.
+
+  Returns:
+    Parameters of the network.
+
+  Example:
+    >>> state = tatnet.training.TrainState(0, {"w": 1.0}, {}, (), {"w": 0.5}, None)
+    >>> tatnet.training.parameters_to_evaluate(state)
+    {'w': 0.5}
+  """
   return state.params if state.average is None else state.average

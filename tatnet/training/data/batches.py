@@ -90,7 +90,12 @@ class Shuffled:
 
 
 class EvaluationBatch(NamedTuple):
-  """Examples of one batch; where `mask` is False, the place is padding and does not count."""
+  """Examples of one batch.
+
+  Attributes:
+    indices: numbers of the examples, int64 ``[places]``.
+    mask: False where a place is padding and does not count, bool ``[places]``.
+  """
 
   indices: np.ndarray
   mask: np.ndarray

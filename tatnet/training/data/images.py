@@ -12,7 +12,12 @@ _OF_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
 
 
 class EncodedImage(NamedTuple):
-  """The bytes of a JPEG or PNG file, and the number of its class."""
+  """The bytes of a JPEG or PNG file, and the number of its class.
+
+  Attributes:
+    encoded: the file's bytes.
+    label: number of the class, from 0.
+  """
 
   encoded: bytes
   label: int
@@ -41,8 +46,9 @@ class TfdsImages:
     ValueError: an unknown split, or examples without an image and a label.
 
   Example:
-    ``source = TfdsImages("imagenet2012", "train", data_dir="../shared/data")``, and
-    then ``source[0].label`` is 482.
+    >>> source = TfdsImages("imagenet2012", "train", data_dir="data")  # doctest: +SKIP
+    >>> source[0].label  # doctest: +SKIP
+    482
   """
 
   def __init__(self, name: str, split: str, data_dir: str | pathlib.Path | None = None):

@@ -93,6 +93,10 @@ def image_batches(
 class ImageBatches(Iterator[dict[str, np.ndarray]]):
   """The iterator that `image_batches` returns.
 
+  Args:
+    pieces: of batches, by number.
+    num_workers: processes that decode; 0 for threads of this one.
+
   Attributes:
     step: number of the next batch, which is all that a checkpoint needs of it.
   """

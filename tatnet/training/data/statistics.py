@@ -10,7 +10,11 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class ChannelStatistics:
-  """Mean and standard deviation of each channel of the training images, in [0, 1].
+  """Mean and standard deviation of each channel of the training images.
+
+  Attributes:
+    mean: of each channel, in [0, 1].
+    std: likewise.
 
   Example:
     >>> from tatnet.training import data
