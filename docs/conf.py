@@ -40,7 +40,8 @@ nitpick_ignore_regex = [
   # The library's own types that are seen in signatures and not exported.
   (r"py:class", r"tatnet\.methods\.LocalConditions"),
   (r"py:class", r"tatnet\.nets\.(options\.NetworkOptions|plan\.Plan|plan\.BlockPlan)"),
-  (r"py:class", r"tatnet\.training\.data\.pieces\.Pieces"),
+  (r"py:class", r"tatnet\.training\.data\.(pieces\.Pieces|decode\.Draws)"),
+  (r"py:class", r"tatnet\.diagnostics\.kernels\.verdict\.Finding|Figure"),
 ]
 
 

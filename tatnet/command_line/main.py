@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments: those of the command line; by default those of the process.
 
   Returns:
-    The exit code: see `tatnet.command_line`.
+    The exit code, 0, 1 or 2.
 
   Raises:
     SystemExit: by `argparse`, for ``--help`` and bad usage.
