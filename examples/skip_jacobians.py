@@ -81,6 +81,7 @@ STEM = hk.without_apply_rng(hk.transform(stem))
 REST = hk.without_apply_rng(hk.transform_with_state(blocks_and_classifier))
 
 
+@jax.jit
 def initialize(key, images):
   """Parameters that serve all variants, and the running statistics, which are not used."""
   stem_key, rest_key = jax.random.split(key)
@@ -94,6 +95,7 @@ class Variant:
   """One of the networks; its functions are compiled once for all trials."""
 
   def __init__(self, shortcuts: bool, pooling: bool, learning_rate: float):
+    @jax.jit
     def logits(signal, params, state):
       return REST.apply(params["rest"], state, signal, shortcuts=shortcuts, pooling=pooling)[0]
 

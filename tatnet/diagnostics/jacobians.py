@@ -17,7 +17,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 _ENTRIES = 2**28
-_TOGETHER = 16  # rows at a time: more are slower and need memory
 
 
 def jacobian(function: Callable[..., Any], x: Any, *arguments: Any) -> np.ndarray:
@@ -46,30 +45,41 @@ def jacobian(function: Callable[..., Any], x: Any, *arguments: Any) -> np.ndarra
            [0., 3., 2.]])
   """
   flat, _ = ravel_pytree(x)
-  rows = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(function, x, *arguments)))
-  if not flat.size:
-    return np.zeros((rows, 0))
-  if rows * flat.size > _ENTRIES:
+  output = jax.eval_shape(lambda x: ravel_pytree(function(x, *arguments))[0], x)
+  rows, columns = output.size, flat.size
+  if rows * columns > _ENTRIES:
     raise ValueError(
-      f"The Jacobian has {rows} x {flat.size} entries; expected at most {_ENTRIES}. Use"
+      f"The Jacobian has {rows} x {columns} entries; expected at most {_ENTRIES}. Use"
       " largest_singular_values, which does not form it, or a smaller batch."
     )
-  return np.asarray(_dense(function, x, arguments), np.float64)
+  matrix = np.zeros((rows, columns))
+  # One call for each row or column, whichever are fewer. Not under jax.vmap: XLA on CPU gets
+  # some convolutions' gradients wrong there; nor in a loop, where it is slow with them.
+  if rows <= columns:
+    for row in range(rows):
+      matrix[row] = _row(function, _unit_vector(row, output), x, arguments)
+  else:
+    for column in range(columns):
+      matrix[:, column] = _column(function, _unit_vector(column, flat), x, arguments)
+  return matrix
+
+
+def _unit_vector(place: int, like: Any) -> np.ndarray:
+  vector = np.zeros(like.shape, like.dtype)
+  vector[place] = 1
+  return vector
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _dense(function, x, arguments):
-  """Rows by `jax.vjp` or columns by `jax.jvp`, whichever are fewer, some at a time."""
+def _row(function, cotangent, x, arguments):
   flat, call = _on_vectors(function, x, arguments)
-  output, pull = jax.vjp(call, flat)
-  if output.size <= flat.size:
-    basis = jnp.eye(output.size, dtype=output.dtype)
-    return jax.lax.map(lambda row: pull(row)[0], basis, batch_size=_TOGETHER)
-  basis = jnp.eye(flat.size, dtype=flat.dtype)
-  columns = jax.lax.map(
-    lambda column: jax.jvp(call, (flat,), (column,))[1], basis, batch_size=_TOGETHER
-  )
-  return columns.T
+  return jax.vjp(call, flat)[1](cotangent)[0]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _column(function, tangent, x, arguments):
+  flat, call = _on_vectors(function, x, arguments)
+  return jax.jvp(call, (flat,), (tangent,))[1]
 
 
 def _on_vectors(function, x, arguments):
