@@ -93,11 +93,15 @@ def test_critical_rate_makes_two_layers_equal_in_one_step():
   assert after[2.0][1] / after[2.0][0] == pytest.approx(0.2509, rel=2e-3)
 
 
-def test_warm_up_follows_the_model_to_rounding():
+@pytest.mark.parametrize(("target", "fraction"), [(1e9, 1.0), (1e9, 0.25), (3.0, 0.25)])
+def test_warm_up_follows_the_model_to_rounding(target, fraction):
   # The learning rate is kept in float32.
-  rates = _rates(_angles, warm_up(1e9, lambda p: dict.fromkeys(p, True)), 10, _start(3, 2))
-  expected = predict(BASE_NORMS, 1e9, 9, warm_up=True).rates
-  np.testing.assert_allclose(rates, expected, rtol=1e-5)
+  optimizer = warm_up(target, lambda p: dict.fromkeys(p, True), fraction=fraction)
+  rates = _rates(_angles, optimizer, 20, _start(3, 2))
+  expected = predict(BASE_NORMS, target, 19, warm_up=fraction)
+  np.testing.assert_allclose(rates, expected.rates, rtol=1e-5)
+  if target == 3.0:  # it is reached
+    np.testing.assert_allclose(expected.learning_rates[[0, -1]], [0.25, 3.0], rtol=1e-6)
 
 
 def test_constrained_layers_keep_their_rates_and_turn_alike():

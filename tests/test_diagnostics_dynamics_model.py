@@ -89,7 +89,7 @@ def test_predicted_step_is_exact_on_a_scale_invariant_function():
   ],
 )
 def test_warm_up_brings_the_spread_down_as_tabled(layers, spreads):
-  future = predict(1.2116 ** -np.arange(layers), 1e30, 9, warm_up=True)
+  future = predict(1.2116 ** -np.arange(layers), 1e30, 9, warm_up=1.0)
   np.testing.assert_allclose(future.spread[: len(spreads)], spreads, rtol=0.03)
   doubling = future.learning_rates[1:] / future.learning_rates[:-1]
   np.testing.assert_allclose(doubling[-2:], 2, rtol=1e-4)
@@ -99,7 +99,7 @@ def test_warm_up_brings_the_spread_down_as_tabled(layers, spreads):
 def test_warm_up_step_takes_the_spread_to_half_its_root(layers):
   """With a layer at the geometric mean: (sqrt(r) + 1/sqrt(r)) / 2."""
   rates = np.logspace(0, 6, layers + 1 - layers % 2)
-  spread = predict(rates, 1e30, 1, warm_up=True).spread[1]
+  spread = predict(rates, 1e30, 1, warm_up=1.0).spread[1]
   assert spread == pytest.approx((1e3 + 1e-3) / 2, rel=1e-9)
 
 

@@ -74,12 +74,12 @@ def test_mask_is_all_but_the_classifier():
   assert _mask() == {STACK: {"w": True}, "logits": {"w": False, "b": False}}
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_first_step_of_warm_up_reduces_the_spread_as_predicted(seed):
+@pytest.mark.parametrize(("seed", "fraction"), [(0, 1.0), (1, 1.0), (1, 0.25), (2, 0.25)])
+def test_first_step_of_warm_up_reduces_the_spread_as_predicted(seed, fraction):
   params = _start(seed)
   rates = effective_learning_rates(params, _loss(params)[1], _mask())
-  expected = predict(rates, 1e9, 1, warm_up=True).spread
-  _, log, _ = _train(warm_up(1e9, _mask()), 2, params)
+  expected = predict(rates, 1e9, 1, warm_up=fraction).spread
+  _, log, _ = _train(warm_up(1e9, _mask(), fraction=fraction), 2, params)
   assert log.spread[0] == pytest.approx(expected[0], rel=1e-4)
   assert (
     expected[0] / expected[1] / 3 < log.spread[0] / log.spread[1] < expected[0] / expected[1] * 3
@@ -87,13 +87,13 @@ def test_first_step_of_warm_up_reduces_the_spread_as_predicted(seed):
   assert log.spread[1] < log.spread[0] / 3
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_warm_up_comes_to_its_target_with_a_smaller_spread(seed):
+@pytest.mark.parametrize(("seed", "fraction"), [(0, 1.0), (1, 1.0), (1, 0.25)])
+def test_warm_up_comes_to_its_target_with_a_smaller_spread(seed, fraction):
   """Three times the critical rate at once, or by way of it."""
   params = _start(seed)
   critical = effective_learning_rates(params, _loss(params)[1], _mask()).critical
   target = 3 * float(critical)
-  _, warmed, state = _train(warm_up(target, _mask()), 4, params)
+  _, warmed, state = _train(warm_up(target, _mask(), fraction=fraction), 4, params)
   _, base, _ = _train(optax.sgd(target), 4, params)
   assert warmed.spread[1] < base.spread[1]
   assert bool(state[1].is_over)
@@ -138,7 +138,7 @@ def test_warm_up_below_the_critical_rate_is_gradient_descent():
 def test_warm_up_follows_the_model_on_scale_invariant_losses():
   """Base gradient norms are not constant here, but the first learning rates are exact."""
   params = _start()
-  _, log, _ = _train(warm_up(1e9, _mask()), 3, params)
+  _, log, _ = _train(warm_up(1e9, _mask(), fraction=1.0), 3, params)
   for step in range(2):
     vector = log.rates[f"{STACK}/w"][step]
     norms, later = log.weight_norms[f"{STACK}/w"][step : step + 2]
@@ -151,7 +151,7 @@ def test_warm_up_with_momentum_applies_its_rate_to_the_inner_direction():
   mask = {"a": True, "b": False}
   params = {"a": jnp.array([1.0, 0.0]), "b": jnp.array([1.0])}
   gradients = {"a": jnp.array([0.0, 10.0]), "b": jnp.array([1.0])}
-  optimizer = warm_up(1.0, mask, optax.trace(0.5))
+  optimizer = warm_up(1.0, mask, optax.trace(0.5), fraction=1.0)
   state = optimizer.init(params)
   first, state = optimizer.update(gradients, state, params)
   second, _ = optimizer.update(gradients, state, params)
@@ -257,6 +257,7 @@ def test_transforms_refuse_missing_parameters_and_wrong_masks(make):
   [
     (lambda: record_rates(None, history=-1), "history=-1"),
     (lambda: warm_up(0.0, None), "learning_rate=0.0"),
+    (lambda: warm_up(0.1, None, fraction=2.0), r"fraction=2.0; expected a number in \(0, 1\]"),
     (lambda: constrain_rates(-1.0, 0.1, None), "rate=-1.0"),
     (lambda: recorded_rates(optax.sgd(0.1).init({"a": jnp.ones(2)})), "0 states of record_rates"),
   ],

@@ -13,6 +13,8 @@ RULES = {
   "rate": (lambda x: x > 0, "a number above 0, or a schedule"),
   "momentum": (lambda x: 0 <= x < 1, "a number in [0, 1)"),
   "weight_decay": (lambda x: x >= 0, "a number of at least 0"),
+  "fraction": (lambda x: 0 < x <= 1, "a number in (0, 1]"),
+  "warm_up": (lambda x: 0 <= x <= 1, "a number in [0, 1]"),
   "steps": (lambda x: x >= 1 and int(x) == x, "an integer of at least 1"),
   "history": (lambda x: x >= 0 and int(x) == x, "an integer of at least 0"),
 }

@@ -1,6 +1,5 @@
 """Predicted evolution of effective learning rates."""
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -39,7 +38,7 @@ def predict(
   *,
   momentum: float = 0.0,
   weight_decay: float = 0.0,
-  warm_up: bool = False,
+  warm_up: float = 0.0,
 ) -> Evolution:
   r"""Effective learning rates under gradient descent, if base gradient norms stay constant.
 
@@ -60,8 +59,9 @@ def predict(
     steps: number of steps.
     momentum: mu, in [0, 1).
     weight_decay: w, at least 0.
-    warm_up: whether the learning rate of a step is at most the critical one of the
-      rates at that step; see `tatnet.diagnostics.dynamics.warm_up`.
+    warm_up: if not 0, the learning rate of a step is at most this fraction of the critical
+      one of the rates at that step, until that reaches `learning_rate`; see
+      `tatnet.diagnostics.dynamics.warm_up`.
 
   Returns:
     An `Evolution`. For any constant learning rate the spread goes to 1.
@@ -85,6 +85,7 @@ def predict(
     steps=steps,
     momentum=momentum,
     weight_decay=weight_decay,
+    warm_up=warm_up,
   )
   names, start = _positive(rates, "predict")
   steps = int(steps)
@@ -95,7 +96,7 @@ def predict(
     return Evolution(names, np.concatenate([start[None], np.asarray(later)]), np.asarray(used))
 
 
-@functools.partial(jax.jit, static_argnames="warm_up")
+@jax.jit
 def _evolve(start, lams, momentum, weight_decay, warm_up):
   """Rates after each step, and the learning rates of the steps.
 
@@ -103,17 +104,18 @@ def _evolve(start, lams, momentum, weight_decay, warm_up):
   """
 
   def step(state, lam):
-    square, overlap, buffer = state
-    if warm_up:
-      lam = jnp.minimum(lam, critical_learning_rate(1 / square))
+    square, overlap, buffer, is_over = state
+    reached = warm_up * critical_learning_rate(1 / square)
+    is_over |= reached >= lam
+    lam = jnp.where(is_over, lam, reached)
     old = momentum * overlap  # of the buffer, decayed, with the weights
     buffer = momentum**2 * buffer + 1 / square + weight_decay**2 * square + 2 * weight_decay * old
     overlap = old + weight_decay * square
     square = square - 2 * lam * overlap + lam**2 * buffer
-    return (square, overlap - lam * buffer, buffer), (1 / square, lam)
+    return (square, overlap - lam * buffer, buffer, is_over), (1 / square, lam)
 
   zeros = jnp.zeros(start.shape)
-  return jax.lax.scan(step, (1 / start, zeros, zeros), lams)[1]
+  return jax.lax.scan(step, (1 / start, zeros, zeros, warm_up == 0), lams)[1]
 
 
 def predict_flow(rates: Rates, learning_rate: float, steps: np.ndarray) -> np.ndarray:
