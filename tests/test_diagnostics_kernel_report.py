@@ -92,16 +92,7 @@ def test_tailored_relu_is_well_shaped():
   assert list(report.widths) == [128] * 50
 
 
-def test_narrow_network():
-  activation = shaped("leaky_relu", tatnet.TAT(0.9), 50)
-  pairs = input_pairs([0.0], (32,))
-  report = kernel_report(mlp(32, 50), pairs, activation=activation, seeds=3)
-  assert report.verdict is Verdict.TOO_NARROW
-  assert report.narrowness == pytest.approx(50 / 32)
-  assert "50 layers" in report.findings[0].evidence
-
-
-def test_narrow_convnet():
+def test_fifty_layers_of_32_channels_are_too_narrow():
   activation = shaped("leaky_relu", tatnet.TAT(0.9), 50)
 
   def forward(x, activation):
@@ -116,6 +107,8 @@ def test_narrow_convnet():
   images = jax.random.normal(jax.random.key(0), [3, 2, 2, 3])
   report = kernel_report(forward, images, activation=activation, seeds=2)
   assert report.verdict is Verdict.TOO_NARROW
+  assert report.narrowness == pytest.approx(50 / 32)
+  assert "50 layers" in report.findings[0].evidence
 
 
 @pytest.mark.parametrize(

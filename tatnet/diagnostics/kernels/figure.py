@@ -84,7 +84,7 @@ def _by_depth(axes, report: KernelReport) -> None:
   low, high = other.get_ylim()
   other.set_ylim(min(low, 0.1), max(high, 10.0))
   lines = [*axes.get_legend_handles_labels()[0], *other.get_legend_handles_labels()[0]]
-  axes.legend(lines, [line.get_label() for line in lines], fontsize="small", loc="lower right")
+  axes.legend(lines, [line.get_label() for line in lines], fontsize="small", loc="lower left")
 
 
 def _cosines(axes, report: KernelReport) -> None:

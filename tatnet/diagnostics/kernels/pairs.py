@@ -57,14 +57,14 @@ def input_pairs(
       " axis: with one alone, only the cosines 1 and -1 are possible."
     )
   key = jax.random.key(0) if key is None else key
-  draws = jax.random.normal(key, (len(values), 2, *shape))
+  draws = np.asarray(jax.random.normal(key, (len(values), 2, *shape)), np.float64)
   first = _unit_q(draws[:, 0])
-  other = draws[:, 1] - first * jnp.mean(draws[:, 1] * first, -1, keepdims=True)
-  c = jnp.asarray(values, jnp.float32).reshape(-1, *[1] * len(shape))
-  second = c * first + jnp.sqrt(1 - c**2) * _unit_q(other)
-  inputs = jnp.stack([first, second], axis=1).reshape(-1, *shape)
-  return InputPairs(inputs, values)
+  other = draws[:, 1] - first * np.mean(draws[:, 1] * first, -1, keepdims=True)
+  c = values.reshape(-1, *[1] * len(shape))
+  second = c * first + np.sqrt(1 - c**2) * _unit_q(other)
+  inputs = np.stack([first, second], axis=1).reshape(-1, *shape)
+  return InputPairs(jnp.asarray(inputs, jnp.float32), values)
 
 
-def _unit_q(x: jax.Array) -> jax.Array:
-  return x / jnp.linalg.norm(x, axis=-1, keepdims=True) * math.sqrt(x.shape[-1])
+def _unit_q(x: np.ndarray) -> np.ndarray:
+  return x / np.linalg.norm(x, axis=-1, keepdims=True) * math.sqrt(x.shape[-1])

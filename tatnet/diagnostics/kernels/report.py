@@ -48,7 +48,8 @@ def kernel_report(
   Raises:
     TopologyError: the network cannot be traced; lists why.
     ValueError: fewer than two inputs, no seeds, inputs with q = 0, or an activation
-      that is never called or has no maps.
+      that has no maps, is never called, or is called in a way in which its calls
+      cannot be told apart (in a loop that is none of Haiku's, under `jax.vmap`).
     TypeError: inputs that are not float arrays.
 
   References:
@@ -172,7 +173,7 @@ def _inputs(inputs: jax.Array | InputPairs) -> tuple[jax.Array, np.ndarray]:
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
-  found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+  found = list(range(seeds)) if isinstance(seeds, int | np.integer) else list(seeds)
   if not found:
     raise ValueError(f"seeds={seeds!r}; expected a positive number, or a list of seeds.")
   return found
