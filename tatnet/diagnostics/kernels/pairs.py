@@ -57,7 +57,9 @@ def input_pairs(
       " axis: with one alone, only the cosines 1 and -1 are possible."
     )
   key = jax.random.key(0) if key is None else key
-  draws = np.asarray(jax.random.normal(key, (len(values), 2, *shape)), np.float64)
+  # NumPy compiles no generator for a few vectors.
+  generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+  draws = generator.normal(size=(len(values), 2, *shape))
   first = _unit_q(draws[:, 0])
   other = draws[:, 1] - first * np.mean(draws[:, 1] * first, -1, keepdims=True)
   c = values.reshape(-1, *[1] * len(shape))
