@@ -58,7 +58,6 @@ def add_parser(commands) -> None:
   group.add_argument("--inputs", metavar="FILE", help="a batch of real inputs, .npy")
   parser.add_argument("--seeds", type=int, default=4, help="random networks; default: %(default)s")
   parser.add_argument("--png", metavar="FILE", help="draws the figure")
-  parser.add_argument("--dpi", type=int, default=100, help="of the figure; default: %(default)s")
   parser.add_argument("--check", action="store_true", help="exit code 1 unless well shaped")
   parser.set_defaults(run=run)
 
@@ -96,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     raise CommandError(f"{arguments.network} failed: {type(error).__name__}: {error}") from error
   sys.stdout.write(f"{report}\n")
   if arguments.png is not None:
-    diagnostics.report_figure(report).savefig(arguments.png, dpi=arguments.dpi)
+    diagnostics.report_figure(report).savefig(arguments.png, dpi=100)
   return 1 if arguments.check and report.findings else 0
 
 
