@@ -36,6 +36,22 @@ def test_dense_singular_values(shapes):
   np.testing.assert_allclose(singular_values(network, x, a, b), expected, atol=2e-5)
 
 
+def test_batch_normalisation_of_many_features():
+  """The gradient that jaxlib 0.10 gets wrong on CPU when several are taken under one jax.vmap."""
+  x, weights = np.float64(draw(32, 720, seed=1)), draw(720, 10, seed=2)
+
+  def function(x):
+    return (x - x.mean(0)) * jax.lax.rsqrt(x.var(0) + 1e-5) @ weights
+
+  # By hand: d y_bn / d x_an = (delta_ab - 1/B - y_an y_bn / B) / s_n.
+  deviation = np.sqrt(x.var(0) + 1e-5)
+  y = (x - x.mean(0)) / deviation
+  inner = np.eye(32)[..., None] - 1 / 32 - y[:, None] * y / 32
+  expected = np.einsum("ban,n,nc->bcan", inner, 1 / deviation, np.float64(weights))
+  found = jacobian(function, jnp.asarray(x, jnp.float32))
+  np.testing.assert_allclose(found, expected.reshape(320, -1), atol=1e-4)
+
+
 def test_largest_singular_values():
   a, b = draw(60, 80, seed=1), draw(80, 50, seed=2)
   x = draw(3, 60)

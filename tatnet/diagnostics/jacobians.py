@@ -53,8 +53,9 @@ def jacobian(function: Callable[..., Any], x: Any, *arguments: Any) -> np.ndarra
       " largest_singular_values, which does not form it, or a smaller batch."
     )
   matrix = np.zeros((rows, columns))
-  # One call for each row or column, whichever are fewer. Not under jax.vmap: XLA on CPU gets
-  # some convolutions' gradients wrong there; nor in a loop, where it is slow with them.
+  # One call for each row or column, whichever are fewer. Not under jax.vmap, where jaxlib 0.10
+  # on CPU gets the gradient of batch normalisation wrong; nor in a compiled loop, where
+  # convolutions' gradients are slow.
   if rows <= columns:
     for row in range(rows):
       matrix[row] = _row(function, _unit_vector(row, output), x, arguments)
