@@ -111,7 +111,7 @@ class Outcome(NamedTuple):
     step: the last one.
     state: after it.
     result: of the last evaluation; None if there was none.
-    stopped: whether by Ctrl-C or SIGTERM, before its end.
+    stopped: whether before the end of the run.
   """
 
   step: int
@@ -121,7 +121,7 @@ class Outcome(NamedTuple):
 
 
 def train(parts: Parts, state: training.TrainState, record: "Record", stop: int) -> Outcome:
-  """Steps until `stop`; the metrics of a step are read while the next one runs."""
+  """Steps until `stop`, or Ctrl-C; the metrics of a step are read while the next one runs."""
   config, number = parts.config, record.start
   pending = result = None
   due = config.optimizer_settings.factors_due
@@ -133,9 +133,8 @@ def train(parts: Parts, state: training.TrainState, record: "Record", stop: int)
       if pending is not None:
         record.step(*pending)
       pending = (number, metrics)
-      interrupted = interruption.requested(number)
-      ends = number == stop or interrupted
-      evaluates = (number % config.evaluate_every == 0 or number == stop) and not interrupted
+      ends = interruption.requested(number) or number == stop
+      evaluates = number % config.evaluate_every == 0 or number == config.steps
       saves = number % config.checkpoint_every == 0 or ends
       if evaluates or saves:
         record.step(*pending)  # a state that is not finite is neither evaluated nor saved
@@ -148,7 +147,7 @@ def train(parts: Parts, state: training.TrainState, record: "Record", stop: int)
       if ends:
         break
   batches.close()
-  return Outcome(number, state, result, stopped=number < stop)
+  return Outcome(number, state, result, stopped=number < config.steps)
 
 
 @dataclasses.dataclass

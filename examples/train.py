@@ -1,7 +1,9 @@
 """Trains deep networks, with shortcuts or without.
 
 python examples/train.py digits
+
 python examples/train.py cifar10 --network cifar_resnet56 --eta 0.9 --steps 4000 --contrast
+
 python examples/train.py --plot runs/cifar10-cifar_resnet20 runs/cifar10-cifar_resnet56
 """
 
@@ -22,7 +24,7 @@ from loop import Record, assemble, train, unreadable_images
 
 from tatnet import training
 
-_MAY_CHANGE = {"resume", "out", "data_dir", "workers", "contrast"}
+_MAY_CHANGE = {"resume", "stop_after", "out", "data_dir", "workers", "contrast"}
 _MAY_CHANGE |= {"coordinator", "num_processes", "process_id"}
 
 
@@ -51,7 +53,8 @@ def run(config: Config, folder: pathlib.Path) -> Row:
   start, state = (0, parts.initial()) if found is None else found
   del found  # the step consumes the state: nothing else may hold it
   record = Record(config, folder, start)
-  outcome = train(parts, state, record, config.steps)
+  stop = min(config.steps, start + (config.stop_after or config.steps))
+  outcome = train(parts, state, record, stop)
   record.close()
   if (left_out := unreadable_images(parts.inputs)) and jax.process_index() == 0:
     print(left_out, file=sys.stderr)

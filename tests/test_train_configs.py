@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import PIL.Image
@@ -16,11 +17,13 @@ EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
 
 @pytest.fixture
 def example(monkeypatch):
-  """The module examples/train.py."""
+  """The module examples/train.py; programs that run twice are not worth optimising."""
   monkeypatch.syspath_prepend(str(EXAMPLES))
   import train
 
-  return train
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield train
+  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def small(example, name, folder, **options):
@@ -28,6 +31,7 @@ def small(example, name, folder, **options):
   config = example.CONFIGS[name][1]
   settings = {"network": "mlp", "depth": 3, "width": 8, "activation": "tanh", "method": "dks"}
   settings |= {"steps": 2, "batch_size": 8, "image_size": 16, "burn_in": 0, "contrast": ()}
+  settings |= {"factors_every": 1}
   settings |= {"warmup_steps": 0, "shortcut": None, "fake_data": True, "out": str(folder / "run")}
   return dataclasses.replace(config, **(settings | options))
 
@@ -135,8 +139,8 @@ def test_data_that_is_not_prepared(example, tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run(example, tmp_path):
   config = small(
     *(example, "digits", tmp_path),
-    **{"optimizer": "sgd", "learning_rate": 1e30, "schedule": "constant", "steps": 9},
-    checkpoint_every=1,
+    **{"network": "mlp-eoc", "optimizer": "sgd", "learning_rate": 1e17, "steps": 9},
+    **{"schedule": "constant", "checkpoint_every": 1},
   )
   with pytest.raises(SystemExit) as stop:
     example.main(config)
@@ -144,9 +148,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(example, tmp_path):
   saved = training.Checkpoints(tmp_path / "run" / "checkpoints")
   step = saved.steps()[-1]
   assert f"the last good checkpoint is of step {step}" in message
-  assert f"at step {step + 1}, learning rate 1e+30" in message
-  params = np.concatenate([np.load(file).ravel() for file in ()] or [np.zeros(1)])
-  assert np.isfinite(params).all()
+  assert f"at step {step + 1}, learning rate 1e+17" in message
 
 
 def test_a_full_disk_stops_the_run(example, tmp_path, monkeypatch):
@@ -179,7 +181,10 @@ def test_half_precision(example, tmp_path):
     state = parts.initial()
     batch = next(parts.inputs.batches(0))
     state, metrics = parts.step(state, batch, refresh=True)
-    dtypes = {str(leaf.dtype) for leaf in (*_leaves(state.params), *_leaves(state.optimizer_state))}
+    dtypes = {
+      str(leaf.dtype)
+      for leaf in (*jax.tree.leaves(state.params), *jax.tree.leaves(state.optimizer_state))
+    }
     assert dtypes <= {"float32", "int32", "bool"}
     assert jnp.isfinite(metrics["loss"])
     lowered = parts.step.lower(state, batch, refresh=True).as_text()
@@ -188,12 +193,26 @@ def test_half_precision(example, tmp_path):
     hk.mixed_precision.clear_policy(parts.network.module)
 
 
-def _leaves(tree):
-  import jax
-
-  return jax.tree.leaves(tree)
-
-
-def test_batches_that_do_not_divide(example, tmp_path):
+def test_a_batch_larger_than_the_data(example, tmp_path):
   with pytest.raises(SystemExit, match="batch_size=5000 of 2048"):
     example.main(small(example, "mnist", tmp_path, batch_size=5000))
+
+
+def test_a_run_in_parts(example, tmp_path):
+  """--stop-after takes that many steps each time, and the last part evaluates."""
+  config = small(example, "digits", tmp_path, steps=5, optimizer="adam", stop_after=2)
+  for step in (2, 4):
+    with pytest.raises(SystemExit, match=f"saved at step {step}"):
+      example.main(dataclasses.replace(config, resume=step > 2))
+  (row,) = example.main(dataclasses.replace(config, resume=True))
+  assert row.result.count == 500
+  steps = [row["step"] for row in training.read_metrics(tmp_path / "run") if "loss" in row]
+  assert steps == [1, 2, 3, 4, 5]
+
+
+def test_what_changed_since_the_run_began_is_said(example, tmp_path, caplog):
+  config = small(example, "digits", tmp_path, optimizer="adam")
+  example.main(config)
+  example.main(dataclasses.replace(config, resume=True, steps=3))
+  assert "Resumed with another steps: 3, before 2" in caplog.text
+  assert caplog.text.count("Resumed with another") == 1

@@ -1,6 +1,6 @@
 """Checkpoints: exact round trips, and damage that is noticed."""
 
-import errno
+import resource
 import shutil
 
 import jax
@@ -94,17 +94,34 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
   assert checkpoints.restore(EMPTY)[0] == 2
 
 
-def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-  checkpoints = saved(tmp_path, 1)
+@pytest.fixture
+def small_disk():
+  """A function after which no file may be longer than a number of bytes."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+  resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-  def full(*args, **kwargs):
-    raise OSError(errno.ENOSPC, "No space left on device")
 
-  with monkeypatch.context() as patch:
-    patch.setattr("orbax.checkpoint.StandardCheckpointer.save", full)
-    with pytest.raises(OSError, match="No space left"):
-      checkpoints.save(2, STATE)
-  assert checkpoints.restore(EMPTY)[0] == 1
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, small_disk):
+  noise = np.random.default_rng(0).normal(size=200_000).astype(np.float32)  # cannot be compressed
+  checkpoints = training.Checkpoints(tmp_path)
+  checkpoints.save(1, {"w": jnp.asarray(noise)})
+  small_disk(100_000)
+  with pytest.raises(training.CheckpointNotWritten, match=r"(?s)MB free.*step 1 is intact"):
+    checkpoints.save(2, {"w": jnp.asarray(-noise)})
+  small_disk(resource.RLIM_INFINITY)
+  assert not (tmp_path / "2").exists()
+  step, state = checkpoints.restore({"w": jnp.zeros(200_000)})
+  assert step == 1
+  np.testing.assert_array_equal(state["w"], noise)
+  checkpoints.save(2, {"w": jnp.asarray(-noise)})
+  assert checkpoints.steps() == [1, 2]
+
+
+def test_the_first_checkpoint_on_a_full_disk(tmp_path, small_disk):
+  small_disk(10)
+  with pytest.raises(training.CheckpointNotWritten, match="There is none"):
+    training.Checkpoints(tmp_path).save(1, STATE)
 
 
 def test_a_checkpoint_of_another_model(tmp_path):

@@ -191,3 +191,44 @@ def test_a_haiku_model_of_ones_own():
   )
   _, _, losses = train(tatnet.kfac(1e-2, damping=1e-2, burn_in=2), 20, network)
   assert losses[-1] < losses[0]
+
+
+def test_tensorboard_has_the_same_numbers(tmp_path):
+  from tensorboardX.proto.event_pb2 import Event
+
+  with training.MetricsWriter(tmp_path) as writer:
+    writer.write(1, {"loss": 2.5})
+    writer.write(2, {"loss": 0.5, "accuracy": 0.25})
+  (file,) = (tmp_path / "tensorboard").iterdir()
+  content, place, found = file.read_bytes(), 0, []
+  while place < len(content):  # a record: its length, a checksum, itself, a checksum
+    length = int.from_bytes(content[place : place + 8], "little")
+    event = Event.FromString(content[place + 12 : place + 12 + length])
+    found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    place += length + 16
+  assert found == [(1, "loss", 2.5), (2, "loss", 0.5), (2, "accuracy", 0.25)]
+
+
+def test_drops_of_a_short_run():
+  """Two that fall on one step both count."""
+  settings = training.OptimizerSettings(
+    learning_rate=1.0, schedule="steps", drops=(0.5, 0.51), drop_factor=0.5
+  )
+  rate = training.learning_rate_schedule(settings, 10)
+  np.testing.assert_allclose([rate(4), rate(6)], [1.0, 0.25])
+  with pytest.raises(ValueError, match="between 0 and 1"):
+    training.learning_rate_schedule(training.OptimizerSettings(drops=(30_000,)), 10)
+
+
+def test_the_host_and_the_device_agree_on_when_factors_are_due():
+  settings = training.OptimizerSettings("kfac", 1e-3, factors_every=3, burn_in=2, damping=1e-2)
+  optimizer = training.make_optimizer(settings, 20)
+  network = small()
+  state = training.create_state(network, optimizer, jax.random.key(0), IMAGES)
+  step = training.make_train_step(network, LOSS, optimizer)
+  for number in range(9):
+    due = settings.factors_due(number)
+    assert due == bool(tatnet.optim.factors_due(state.optimizer_state))
+    before = int(state.optimizer_state[0].batches)
+    state, _ = step(state, BATCH, refresh=due)
+    assert int(state.optimizer_state[0].batches) == before + due

@@ -1,0 +1,134 @@
+"""The trainer's loop against the bare jitted step.
+
+    python benchmarks/train_loop.py
+
+The bare loop calls the step on one batch that lies on the device. The trainer's loop
+makes the batches, draws the bar, writes the metrics of every step as JSON lines and as
+TensorBoard events, and listens for Ctrl-C. Both run the same compiled step from the
+same kind of state, in turn; neither evaluates or saves in the time that counts.
+Budget: at least 0.95 of the bare loop's steps per second. Compilation is apart.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import statistics
+import sys
+import tempfile
+import time
+
+import jax
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
+
+BUDGET = 0.95
+
+
+def bare_seconds(parts, state, batch, steps: int):
+  """Seconds a step of the step alone, and the state after them."""
+  due = parts.config.optimizer_settings.factors_due
+  start = time.perf_counter()
+  for number in range(steps):
+    state, metrics = parts.step(state, batch, refresh=due(number))
+  jax.block_until_ready(metrics)
+  return (time.perf_counter() - start) / steps, state
+
+
+def loop_seconds(parts, state, steps: int):
+  """Seconds a step in the trainer's loop, from what it wrote itself, and the state."""
+  import loop
+
+  from tatnet import training
+
+  with tempfile.TemporaryDirectory() as folder:
+    record = loop.Record(parts.config, pathlib.Path(folder), 0)
+    record.checkpoint = lambda *_: None  # the one at its end is none of the loop's steps
+    start = time.perf_counter()
+    outcome = loop.train(parts, state, record, steps)
+    seconds = (time.perf_counter() - start) / steps
+    record.close()
+    assert len(training.read_metrics(folder)) == steps
+  return seconds, outcome.state
+
+
+def measure(name: str, steps: int, repeats: int, **options) -> dict:
+  """A row of the table."""
+  import configs
+  import loop
+
+  config = configs.CONFIGS[name][1]
+  never = {"evaluate_every": 10**9, "checkpoint_every": 10**9, "contrast": ()}
+  never["steps"] = 10**9
+  config = dataclasses.replace(config, **never, **options).resolved()
+  parts = loop.assemble(config)
+  state = parts.initial()
+  batch = next(parts.inputs.batches(0))
+  start = time.perf_counter()
+  for refresh in sorted({config.optimizer_settings.factors_due(i) for i in range(100)}):
+    state, metrics = parts.step(state, batch, refresh=refresh)
+  jax.block_until_ready(metrics)
+  compile_seconds = time.perf_counter() - start
+  pairs = []
+  for _ in range(repeats):
+    theirs, state = bare_seconds(parts, state, batch, steps)
+    ours, state = loop_seconds(parts, state, steps)
+    pairs.append((theirs, ours))
+  ratios = [theirs / ours for theirs, ours in pairs]
+  row = {
+    "config": name,
+    "network": config.network,
+    "optimizer": config.optimizer,
+    "batch_size": config.batch_size,
+    "compile_seconds": compile_seconds,
+    "bare_ms": [1000 * theirs for theirs, _ in pairs],
+    "loop_ms": [1000 * ours for _, ours in pairs],
+    "ratios": ratios,
+    "ratio": statistics.median(ratios),
+  }
+  bare, ours = (statistics.median(row[key]) for key in ("bare_ms", "loop_ms"))
+  print(
+    f"{name:10} {config.network + ', ' + config.optimizer:24} {compile_seconds:10.1f}"
+    f" {bare:12.2f} {ours:12.2f} {row['ratio']:7.3f} ({min(ratios):.3f} - {max(ratios):.3f})"
+  )
+  return row
+
+
+def main():
+  """Measures, prints a table, writes JSON."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--steps", type=int, default=50, help="in each measurement")
+  parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument(
+    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/train_loop.json")
+  )
+  args = parser.parse_args()
+  print(
+    f"{'':35} {'compile s':>10} {'bare ms/step':>12} {'loop ms/step':>12} {'ratio':>7} (spread)"
+  )
+  rows = [
+    measure("digits", args.steps, args.repeats),
+    measure("digits", args.steps, args.repeats, optimizer="kfac"),
+    # Three layers: the shortest steps, where a loop's overhead shows most.
+    measure("mnist", args.steps, args.repeats, fake_data=True, network="mlp", depth=14, width=256),
+  ]
+  worst = min(row["ratio"] for row in rows)
+  print(f"Smallest ratio {worst:.3f}, budget {BUDGET}: {'pass' if worst >= BUDGET else 'MISS'}")
+  machine = {
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "device": jax.devices()[0].device_kind,
+    "machine": platform.machine(),
+    "cores": os.cpu_count(),
+  }
+  args.out.parent.mkdir(parents=True, exist_ok=True)
+  args.out.write_text(
+    json.dumps({"machine": machine, "budget": BUDGET, "smallest": worst, "rows": rows}, indent=1)
+  )
+  print(f"Written: {args.out}")
+
+
+if __name__ == "__main__":
+  main()
