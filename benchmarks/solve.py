@@ -2,6 +2,7 @@
 
     python benchmarks/solve.py                 # the whole table
     python benchmarks/solve.py --only gelu     # one activation
+    python benchmarks/solve.py --quick         # a few
 
 Each (activation, method, topology) is solved in a fresh process, after `import
 tatnet`, and then again for other targets in the same process ("warm": median of
@@ -9,17 +10,13 @@ nine different targets, so that no result is remembered). Writes JSON beside the
 table. Budgets: 0.3 s fresh, 20 ms warm, 100 MB above import, residual 1e-10.
 """
 
-import argparse
-import json
-import pathlib
-import platform
 import statistics
-import subprocess
-import sys
+
+import record
 
 BUDGETS = {"fresh_s": 0.3, "warm_s": 0.02, "memory_mb": 100.0, "residual": 1e-10}
 DEPTHS = (10, 49, 199)
-RECTIFIERS = ("relu", "leaky_relu")
+QUICK = ("leaky_relu", "tanh", "gelu_exact")
 
 CHILD = """
 import json, resource, statistics, sys, time
@@ -62,42 +59,28 @@ print(json.dumps(out))
 
 def measure(name: str, method: str, depth: int) -> dict:
   """One row, from a fresh process."""
-  child = subprocess.run(
-    [sys.executable, "-c", CHILD, name, method, str(depth)],
-    capture_output=True,
-    text=True,
-    check=True,
-  )
-  return json.loads(child.stdout)
+  return record.in_fresh_process(CHILD, name, method, str(depth))
 
 
 def main():
   """Measures, prints a table, writes JSON."""
-  import jax
-
   import tatnet
 
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--only", nargs="*", default=tatnet.activation_names())
+  parser = record.arguments("solve", __doc__)
+  parser.add_argument("--only", nargs="*", help="names of activations")
   parser.add_argument("--methods", nargs="*", default=["tat", "dks", "eoc"])
   parser.add_argument("--depths", nargs="*", type=int, default=DEPTHS)
-  parser.add_argument(
-    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/solve.json")
-  )
+  parser.add_argument("--quick", action="store_true", help="three activations of depth 49")
   args = parser.parse_args()
-  machine = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "machine": platform.machine(),
-    "tatnet": tatnet.__version__,
-  }
+  names = args.only or (QUICK if args.quick else tatnet.activation_names())
+  depths = (49,) if args.quick else args.depths
   rows = []
   print(
     f"{'activation':12} {'method':6} {'depth':>5} {'fresh':>9} {'warm':>9} {'memory':>8}  residual"
   )
-  for name in args.only:
+  for name in names:
     for method in args.methods:
-      for depth in args.depths:
+      for depth in depths:
         row = measure(name, method, depth)
         rows.append(row)
         residual = (
@@ -108,15 +91,12 @@ def main():
           f" {row['memory_mb']:5.1f} MB  {residual}"
         )
   solved = [row for row in rows if "residual" in row]
+  verdicts = []
   for key, budget in BUDGETS.items():
     values = [row[key] for row in solved]
-    verdict = "pass" if max(values) <= budget else "MISS"
-    print(
-      f"{key}: median {statistics.median(values):.3g}, largest {max(values):.3g}, budget {budget:g}: {verdict}"
-    )
-  args.out.parent.mkdir(parents=True, exist_ok=True)
-  args.out.write_text(json.dumps({"machine": machine, "budgets": BUDGETS, "rows": rows}, indent=1))
-  print(f"Written: {args.out}")
+    print(f"{key}: median {statistics.median(values):.3g}, largest {max(values):.3g}")
+    verdicts.append(record.verdict(f"largest {key}", max(values), budget))
+  record.write(args.out, rows, verdicts)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,9 @@ images. Peak memory is that above importing the library. Budgets: 5 s for the
 152-layer ResNet, and less memory than one layer's activations would take.
 """
 
-import argparse
-import json
-import pathlib
-import platform
 import statistics
-import subprocess
-import sys
+
+import record
 
 BUDGETS = {"resnet152": 5.0}
 MODELS = {
@@ -62,49 +58,28 @@ print(json.dumps({"seconds": time.perf_counter() - start, "memory_mb": peak() - 
 """
 
 
-def measure(model: str, shape: str) -> dict:
-  """One trace in a fresh process."""
-  child = subprocess.run(
-    [sys.executable, "-c", CHILD, model, shape], capture_output=True, text=True, check=True
-  )
-  return json.loads(child.stdout)
-
-
 def main():
   """Measures, prints a table, writes JSON."""
-  import jax
-
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = record.arguments("trace", __doc__)
   parser.add_argument("--repeats", type=int, default=3)
-  parser.add_argument(
-    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/trace.json")
-  )
+  parser.add_argument("--quick", action="store_true", help="once each")
   args = parser.parse_args()
+  repeats = 1 if args.quick else args.repeats
+  verdicts = []
   rows = []
   print(f"{'model':40} {'median':>8} {'largest':>8} {'memory':>8}  result")
   for name, (model, shape) in MODELS.items():
-    runs = [measure(model, shape) for _ in range(args.repeats)]
+    runs = [record.in_fresh_process(CHILD, model, shape) for _ in range(repeats)]
     seconds = [run["seconds"] for run in runs]
     memory = max(run["memory_mb"] for run in runs)
     rows.append({"model": name, "seconds": seconds, "memory_mb": memory, "found": runs[0]["found"]})
-    budget = BUDGETS.get(name)
-    verdict = (
-      ""
-      if budget is None
-      else f", budget {budget:g} s: {'pass' if max(seconds) <= budget else 'MISS'}"
-    )
     print(
       f"{name:40} {statistics.median(seconds):6.2f} s {max(seconds):6.2f} s {memory:5.0f} MB "
-      f" {runs[0]['found']}{verdict}"
+      f" {runs[0]['found']}"
     )
-  machine = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "machine": platform.machine(),
-  }
-  args.out.parent.mkdir(parents=True, exist_ok=True)
-  args.out.write_text(json.dumps({"machine": machine, "budgets": BUDGETS, "rows": rows}, indent=1))
-  print(f"Written: {args.out}")
+    if name in BUDGETS:
+      verdicts.append(record.verdict(f"trace of {name}, s", max(seconds), BUDGETS[name]))
+  record.write(args.out, rows, verdicts)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""What the benchmarks share: fresh processes, the machine, budgets, and the JSON file."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def arguments(name: str, description: str) -> argparse.ArgumentParser:
+  """A parser with the options that every benchmark has."""
+  parser = argparse.ArgumentParser(description=description.splitlines()[0])
+  parser.add_argument("--out", type=pathlib.Path, default=FOLDER / "results" / f"{name}.json")
+  return parser
+
+
+def in_fresh_process(code: str, *args: str) -> Any:
+  """What the code prints last, as JSON, from a new interpreter that stands in this folder."""
+  child = subprocess.run(
+    [sys.executable, "-c", code, *args], cwd=FOLDER, capture_output=True, text=True, check=False
+  )
+  if child.returncode:
+    raise RuntimeError(f"{code} failed:\n{child.stderr}")
+  return json.loads(child.stdout.splitlines()[-1])
+
+
+def median_and_spread(values: Sequence[float]) -> str:
+  """As text: the median, and the smallest and largest value."""
+  return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def verdict(what: str, value: float, budget: float) -> dict:
+  """One budget and what became of it, printed and for the JSON; smaller values are better."""
+  met = value <= budget
+  print(f"  {what}: {value:.3g}, budget {budget:g}: {'pass' if met else 'MISS'}")
+  return {"what": what, "value": value, "budget": budget, "met": met}
+
+
+def write(out: pathlib.Path, rows: Any, verdicts: Sequence[dict] = ()) -> None:
+  """Writes rows and verdicts with the machine and the versions that they belong to."""
+  import jax
+
+  import tatnet
+
+  machine = {
+    "machine": platform.machine(),
+    "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    "device": jax.devices()[0].device_kind,
+    "python": platform.python_version(),
+    "jax": jax.__version__,
+    "tatnet": tatnet.__version__,
+  }
+  out.parent.mkdir(parents=True, exist_ok=True)
+  contents = {"machine": machine, "verdicts": list(verdicts), "rows": rows}
+  out.write_text(json.dumps(contents, indent=1))
+  print(f"Written: {out}")
