@@ -99,6 +99,13 @@ def test_readings_are_those_computed_by_hand(forward):
   np.testing.assert_allclose(measured / measured[-1], norms / norms[-1], rtol=1e-5)
 
 
+def test_double_precision():
+  x = np.random.default_rng(5).normal(size=(2, WIDTH))
+  with jax.enable_x64(True):
+    report = kernel_report(stack, jnp.asarray(x), activation="tanh", seeds=1)
+  np.testing.assert_allclose(report.q_measured[:, 0], by_hand(x)[0], rtol=1e-5)
+
+
 def test_places():
   x = jnp.asarray(np.eye(2, WIDTH), jnp.float32)
   where = kernel_report(nested, x, activation="tanh", seeds=1).where

@@ -81,8 +81,8 @@ class Probes:
   def read(self, number: int, x: jax.Array) -> Reading:
     """What there is to see on the way forward."""
     q, c = _q_and_c(x, self.pairs)
-    gradient = jnp.zeros(self.examples)
-    return Reading(jnp.float32(number), jnp.ones(()), q, c, gradient)
+    gradient = jnp.zeros(self.examples, jnp.float32)
+    return Reading(jnp.float32(number), jnp.float32(1), q, c, gradient)
 
 
 class _Probe(hk.Module):
