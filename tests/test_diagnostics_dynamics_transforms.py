@@ -74,7 +74,7 @@ def test_mask_is_all_but_the_classifier():
   assert _mask() == {STACK: {"w": True}, "logits": {"w": False, "b": False}}
 
 
-@pytest.mark.parametrize(("seed", "fraction"), [(0, 1.0), (1, 1.0), (1, 0.25), (2, 0.25)])
+@pytest.mark.parametrize(("seed", "fraction"), [(0, 1.0), (1, 1.0), (2, 1.0), (1, 0.25)])
 def test_first_step_of_warm_up_reduces_the_spread_as_predicted(seed, fraction):
   params = _start(seed)
   rates = effective_learning_rates(params, _loss(params)[1], _mask())
@@ -87,14 +87,14 @@ def test_first_step_of_warm_up_reduces_the_spread_as_predicted(seed, fraction):
   assert log.spread[1] < log.spread[0] / 3
 
 
-@pytest.mark.parametrize(("seed", "fraction"), [(0, 1.0), (1, 1.0), (1, 0.25)])
-def test_warm_up_comes_to_its_target_with_a_smaller_spread(seed, fraction):
+@pytest.mark.parametrize(("seed", "fraction", "steps"), [(0, 1.0, 4), (1, 1.0, 4), (1, 0.25, 8)])
+def test_warm_up_comes_to_its_target_with_a_smaller_spread(seed, fraction, steps):
   """Three times the critical rate at once, or by way of it."""
   params = _start(seed)
   critical = effective_learning_rates(params, _loss(params)[1], _mask()).critical
   target = 3 * float(critical)
-  _, warmed, state = _train(warm_up(target, _mask(), fraction=fraction), 4, params)
-  _, base, _ = _train(optax.sgd(target), 4, params)
+  _, warmed, state = _train(warm_up(target, _mask(), fraction=fraction), steps, params)
+  _, base, _ = _train(optax.sgd(target), steps, params)
   assert warmed.spread[1] < base.spread[1]
   assert bool(state[1].is_over)
   assert float(state[1].learning_rate) == pytest.approx(target)
