@@ -1,6 +1,6 @@
 """The trainer's loop against the bare jitted step.
 
-    python benchmarks/train_loop.py
+    python benchmarks/train_loop.py [--quick]
 
 The bare loop calls the step on one batch that lies on the device. The trainer's loop
 makes the batches, draws the bar, writes the metrics of every step as JSON lines and as
@@ -101,17 +101,20 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--steps", type=int, default=50, help="in each measurement")
   parser.add_argument("--repeats", type=int, default=7)
+  parser.add_argument("--quick", action="store_true", help="20 steps, three times")
   parser.add_argument(
     "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/train_loop.json")
   )
   args = parser.parse_args()
+  if args.quick:
+    args.steps, args.repeats = 20, 3
   print(
     f"{'':35} {'compile s':>10} {'bare ms/step':>12} {'loop ms/step':>12} {'ratio':>7} (spread)"
   )
   rows = [
     measure("digits", args.steps, args.repeats),
     measure("digits", args.steps, args.repeats, optimizer="kfac"),
-    # Three layers: the shortest steps, where a loop's overhead shows most.
+    # Few layers: the shortest steps, where a loop's overhead shows most.
     measure("mnist", args.steps, args.repeats, fake_data=True, network="mlp", depth=14, width=256),
   ]
   worst = min(row["ratio"] for row in rows)

@@ -104,6 +104,10 @@ def assemble(config: Config) -> Parts:
   )
 
 
+class NotFinite(RuntimeError):  # noqa: N818, a state of the run
+  """The loss, or a norm, is not a number any more; the message says where and what to do."""
+
+
 class Outcome(NamedTuple):
   """How a loop ended.
 
@@ -184,7 +188,7 @@ class Record:
     self._clock = time.perf_counter()
 
   def step(self, number: int, metrics: dict[str, jax.Array]) -> None:
-    """Writes a step's metrics; ends the run where they are not finite."""
+    """Writes a step's metrics; raises NotFinite where they are not."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name in ("loss", "gradient_norm", "update_norm"):
       if not math.isfinite(values[name]):
@@ -204,7 +208,7 @@ class Record:
   def _end_the_run(self, number: int, name: str, value: float) -> None:
     self.close()
     last = f"the last good checkpoint is of step {self._saved}"
-    sys.exit(
+    raise NotFinite(
       f"The {name.replace('_', ' ')} is {value} at step {number}, learning rate"
       f" {float(self._rate(number - 1)):.3g};"
       f" {last if self._saved else 'there is no checkpoint yet'}. Lower --learning-rate, or for"

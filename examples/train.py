@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import math
 import pathlib
 import shlex
 import sys
@@ -20,7 +21,7 @@ from typing import NamedTuple
 import jax
 import tyro
 from configs import CONFIGS, Config
-from loop import Record, assemble, train, unreadable_images
+from loop import NotFinite, Record, assemble, train, unreadable_images
 
 from tatnet import training
 
@@ -29,11 +30,11 @@ _MAY_CHANGE |= {"coordinator", "num_processes", "process_id"}
 
 
 class Row(NamedTuple):
-  """What is printed about a run at the end."""
+  """What is printed about a run at the end; a contrast that diverged has no result."""
 
   config: Config
   folder: pathlib.Path
-  result: training.Result
+  result: training.Result | None
   minutes: float
 
 
@@ -94,20 +95,30 @@ def main(config: Config) -> list[Row]:
   runs = {out: config}
   for contrast in config.contrast:
     runs[out.with_name(f"{out.name}-vs-{contrast.replace(':', '-')}")] = config.contrasted(contrast)
-  rows = [run(dataclasses.replace(each, contrast=()), folder) for folder, each in runs.items()]
+  rows = []
+  for folder, each in runs.items():
+    try:
+      rows.append(run(dataclasses.replace(each, contrast=()), folder))
+    except NotFinite as error:
+      if folder == out:
+        sys.exit(str(error))
+      print(f"{each.network}, {each.optimizer}: {error}", file=sys.stderr)
+      rows.append(Row(each.resolved(), folder, None, math.nan))
   if jax.process_index() == 0:
     _print_summary(rows, out / "curves.png")
   return rows
 
 
 def _print_summary(rows: list[Row], picture: pathlib.Path) -> None:
-  training.plot_runs({_label(row.folder): row.folder for row in rows}, picture)
+  drawn = [row.folder for row in rows if training.read_metrics(row.folder)]
+  training.plot_runs({_label(folder): folder for folder in drawn}, picture)
   print(f"\n{'network':26} {'optimiser':9} {'test accuracy':>14} {'test loss':>10} {'minutes':>8}")
   for config, _, result, minutes in rows:
-    print(
-      f"{config.network:26} {config.optimizer:9} {100 * result.accuracy:12.2f} %"
-      f" {result.loss:10.4f} {minutes:8.1f}"
-    )
+    run_of = f"{config.network:26} {config.optimizer:9}"
+    if result is None:
+      print(f"{run_of} {'diverged':>14}")
+    else:
+      print(f"{run_of} {100 * result.accuracy:12.2f} % {result.loss:10.4f} {minutes:8.1f}")
   config, _, result, _ = rows[0]
   print(f"{config.steps} steps of {config.batch_size} images, {result.count} test images.")
   print(f"Curves: {picture}")

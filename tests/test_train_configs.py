@@ -96,6 +96,7 @@ def test_ones_own_optimizer_has_its_own_learning_rate(example):
   own = dataclasses.replace(config, learning_rate=7.0)
   assert own.contrasted("mlp-eoc").learning_rate == 7.0
   assert own.contrasted("mlp-eoc:sgd").resolved().learning_rate == rates["sgd"]
+  assert own.contrasted("mlp-eoc:sgd:0.3").resolved().learning_rate == 0.3
 
 
 @pytest.fixture
@@ -149,6 +150,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(example, tmp_path):
   step = saved.steps()[-1]
   assert f"the last good checkpoint is of step {step}" in message
   assert f"at step {step + 1}, learning rate 1e+17" in message
+
+
+def test_a_contrast_that_diverges_is_a_row(example, tmp_path, capsys):
+  contrast = ("mlp-eoc:sgd:1e17",)
+  options = {"optimizer": "adam", "learning_rate": 1e-3, "steps": 4, "schedule": "constant"}
+  first, second = example.main(small(example, "digits", tmp_path, contrast=contrast, **options))
+  assert first.result.count == 500
+  assert second.result is None
+  assert "diverged" in capsys.readouterr().out
 
 
 def test_a_full_disk_stops_the_run(example, tmp_path, monkeypatch):

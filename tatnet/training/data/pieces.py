@@ -1,6 +1,7 @@
 """Pieces of batches, each made from its number alone: the unit of work of one worker."""
 
 import dataclasses
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,28 @@ class _Drawn:
     self.random = iter(numbers).__next__
 
 
+class SharedBatches:
+  """Arrays of whole batches that threads fill together, so that nobody has to join them.
+
+  Attributes:
+    per_batch: number of pieces that a batch is made of; each asks for its rows once.
+  """
+
+  def __init__(self, per_batch: int):
+    self.per_batch = per_batch
+    self._lock = threading.Lock()
+    self._unfinished: dict[int, tuple[np.ndarray, int]] = {}
+
+  def rows(self, step: int, shape: tuple[int, ...], rows: slice) -> np.ndarray:
+    """The rows of a piece in the array of its batch."""
+    with self._lock:
+      blank = np.empty(shape, np.uint8), self.per_batch
+      array, missing = self._unfinished.pop(step, blank)
+      if missing > 1:
+        self._unfinished[step] = (array, missing - 1)
+    return array[rows]
+
+
 @dataclasses.dataclass(frozen=True)
 class Pieces:
   """All pieces from `start_step` on; picklable, without state, cheap until indexed.
@@ -56,12 +79,15 @@ class Pieces:
       ever; those in order are cropped in the middle, once.
     start_step: number of the first batch.
     size: height and width of the images.
+    shared: where the pieces of a batch are put side by side; None: each has an array of
+      its own, as in processes.
   """
 
   source: ImageSource
   order: Shuffled | InOrder
   start_step: int
   size: int
+  shared: SharedBatches | None = None
 
   @property
   def per_batch(self) -> int:
@@ -83,7 +109,7 @@ class Pieces:
 
   def _training(self, order: Shuffled, step: int, rows: slice) -> Piece:
     indices = order.indices(step)[rows]
-    images = np.empty((len(indices), self.size, self.size, 3), np.uint8)
+    images = self._blank(step, rows)
     labels, unreadable = np.zeros(len(indices), np.int32), []
     numbers = order.numbers(step, NUMBERS_OF_A_CROP)[rows].tolist()
     for row, (index, drawn) in enumerate(zip(indices.tolist(), numbers, strict=True)):
@@ -94,7 +120,8 @@ class Pieces:
   def _evaluation(self, order: InOrder, step: int, rows: slice) -> Piece:
     batch = order.batch(step)
     indices, mask = batch.indices[rows], batch.mask[rows]
-    images = np.zeros((len(indices), self.size, self.size, 3), np.uint8)
+    images = self._blank(step, rows)
+    images[...] = 0  # what is padding, or cannot be read
     labels, unreadable = np.zeros(len(indices), np.int32), []
     for row in np.flatnonzero(mask):
       index = int(indices[row])
@@ -105,6 +132,12 @@ class Pieces:
         mask[row] = False
         unreadable.append(index)
     return Piece(images, labels, mask, np.array(unreadable, np.int64))
+
+  def _blank(self, step: int, rows: slice) -> np.ndarray:
+    image = (self.size, self.size, 3)
+    if self.shared is None:
+      return np.empty((rows.stop - rows.start, *image), np.uint8)
+    return self.shared.rows(step, (self.order.local_size, *image), rows)
 
   def _decode(self, index: int) -> tuple[np.ndarray, int]:
     encoded, label = self.source[index]

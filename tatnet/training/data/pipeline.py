@@ -1,5 +1,6 @@
 """Decoded batches of ImageNet-like data, made by Grain in parallel."""
 
+import dataclasses
 import logging
 import os
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import numpy as np
 
 from tatnet.training.data.batches import InOrder, Shuffled
 from tatnet.training.data.images import ImageSource
-from tatnet.training.data.pieces import Pieces
+from tatnet.training.data.pieces import Pieces, SharedBatches
 
 _logger = logging.getLogger(__name__)
 _BATCHES_AHEAD = 2
@@ -104,6 +105,8 @@ class ImageBatches(Iterator[dict[str, np.ndarray]]):
   def __init__(self, pieces: Pieces, num_workers: int):
     import grain
 
+    if not num_workers:
+      pieces = dataclasses.replace(pieces, shared=SharedBatches(pieces.per_batch))
     self.step = pieces.start_step
     self._pieces = pieces
     self._trains = isinstance(pieces.order, Shuffled)
@@ -115,7 +118,7 @@ class ImageBatches(Iterator[dict[str, np.ndarray]]):
     self._report(np.concatenate([piece.unreadable for piece in pieces]))
     self.step += 1
     batch = {
-      "image": np.concatenate([piece.images for piece in pieces]),
+      "image": _joined([piece.images for piece in pieces]),
       "label": np.concatenate([piece.labels for piece in pieces]),
     }
     if not self._trains:
@@ -146,6 +149,15 @@ class ImageBatches(Iterator[dict[str, np.ndarray]]):
         "replaced by the next" if self._trains else "not counted",
         describe(index),
       )
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+  """Parts one after the other; without a copy where they are all the rows of one array."""
+  whole = parts[0].base
+  shape = (sum(map(len, parts)), *parts[0].shape[1:])
+  if getattr(whole, "shape", None) == shape and all(part.base is whole for part in parts):
+    return whole
+  return np.concatenate(parts)
 
 
 def _in_parallel(dataset, pieces: Pieces, num_workers: int):
