@@ -152,7 +152,8 @@ def _of_departure(report: "KernelReport") -> Finding | None:
   )
   text = (
     f"the measured {found} is predicted. Are the weights drawn with variance 1 / inputs (times"
-    " weight_scale^2 of the activation) and the biases 0? Use tatnet.ScaledUniformOrthogonal."
+    " weight_scale^2 of the activation) and the biases 0, as tatnet.ScaledUniformOrthogonal does?"
+    " Max pooling behind the first activation has no map either."
   )
   return Finding(Verdict.DEPARTS, k + 1, text)
 
