@@ -14,7 +14,7 @@ def scale_invariant(
   loss: Callable[[Any], Any],
   params: Any,
   *,
-  tolerance: float = 1e-2,
+  tolerance: float = 3e-2,
   jitter: float = 0.5,
   seed: int = 0,
 ) -> Any:
@@ -23,7 +23,8 @@ def scale_invariant(
   One parameter at a time is scaled, and the change of the loss compared with that
   by a random parameter of the same norm; see `scale_changes`. The quotient is about 1 for a
   parameter whose scale counts, and that of rounding and of the normalisation's epsilon,
-  1e-6 to 1e-3 in float32, for one whose scale does not. The cosine of gradient and
+  1e-6 to 1e-3 in float32, for one whose scale does not (1.4e-2 at the bottom of a
+  ResNet-56 without shortcuts, which amplifies them). The cosine of gradient and
   parameter, which must be 0, is no such test: it is as small as 1e-3 by chance in a
   layer with a million weights, and exactly 0 where the parameter is 0.
 
