@@ -25,8 +25,9 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True, "special-members": "__call__"}
-napoleon_custom_sections = [("Reference", "notes"), ("References", "notes")]
+napoleon_custom_sections = ["Reference"]
 napoleon_use_ivar = True
+napoleon_attr_annotations = False  # types are in the signature
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 80
 

@@ -36,6 +36,7 @@ class Block(hk.Module):
     self.options = options
 
   def __call__(self, x: jax.Array, is_training: bool) -> jax.Array:
+    """The sum for x ``[batch, ..., channels]``, with the plan's channels and stride."""
     options, plan = self.options, self.plan
     last = len(plan.layers)
     branch = x
