@@ -151,12 +151,12 @@ def main():
       rows.append(measure(method, depth))
       seconds = sum(run["seconds"] for key in ("tuning", "runs") for run in rows[-1][key])
       print(f"{depth:4} {method:26} {cell(rows[-1])}   [{seconds:.0f} s]", flush=True)
+    record.write(args.out, rows)  # what is done is kept if the rest is cut off
   print("| method | " + " | ".join(f"{depth} layers" for depth in args.depths) + " |")
   print("|---" * (len(args.depths) + 1) + "|")
   for method in args.methods:
     cells = [cell(row) for row in rows if row["method"] == method]
     print(f"| {method} | " + " | ".join(cells) + " |")
-  record.write(args.out, rows)
   if list(args.methods) == list(METHODS):
     draw(rows, record.FOLDER.parent / "docs" / "figures" / "accuracy_by_depth.png")
 

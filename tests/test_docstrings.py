@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import enum
 import importlib
 import inspect
 import pkgutil
@@ -56,7 +57,12 @@ def arguments(value) -> list[str]:
 
 def is_result(value) -> bool:
   """Whether a function makes it, whose docstring then has the example."""
-  return hasattr(value, "_fields") or bool(re.search(r"`\w+` returns\b", inspect.getdoc(value)))
+  named = re.search(r"`\w+` (returns|makes)\b", inspect.getdoc(value))
+  return hasattr(value, "_fields") or bool(named)
+
+
+def is_error(value) -> bool:
+  return inspect.isclass(value) and issubclass(value, BaseException)
 
 
 def is_protocol(value) -> bool:
@@ -65,7 +71,7 @@ def is_protocol(value) -> bool:
 
 def raises(value) -> bool:
   """Whether a function, or the construction of a class, has an error of its own."""
-  if is_protocol(value):
+  if is_protocol(value) or (inspect.isclass(value) and issubclass(value, enum.Enum)):
     return False
   if inspect.isclass(value):
     makers = [vars(value).get(name) for name in ("__init__", "__post_init__", "__new__")]
@@ -89,7 +95,7 @@ def test_public_docstring(name):
   missing = [arg for arg in arguments(value) if not re.search(rf"^\s*\**{arg}:", described, re.M)]
   assert not missing, f"Args or Attributes lack {missing}"
   assert not raises(value) or section(text, "Raises"), "it raises, and has no Raises"
-  if not is_result(value) and not is_protocol(value):
+  if not (is_result(value) or is_protocol(value) or is_error(value)):
     assert ">>> " in section(text, "Examples?"), "no example"
 
 
