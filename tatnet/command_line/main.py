@@ -30,6 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
   Raises:
     SystemExit: by `argparse`, for ``--help`` and bad usage.
+
+  Example:
+    >>> from tatnet.command_line import main
+    >>> try:
+    ...   main(["--help"])  # doctest: +ELLIPSIS
+    ... except SystemExit as stop:
+    ...   stop.code
+    usage: ...
+    0
   """
   parser = argparse.ArgumentParser(
     prog="tatnet",

@@ -26,8 +26,7 @@ def start_processes(
     RuntimeError: JAX was used before, or the others did not come.
 
   Example:
-    ``start_processes("10.0.0.1:8476", num_processes=2, process_id=1)`` on the second
-    of two hosts.
+    >>> start_processes("10.0.0.1:8476", 2, 1)  # doctest: +SKIP
   """
   given = (coordinator, num_processes, process_id)
   if None in given and given != (None, None, None):

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 
 class Verdict(enum.Enum):
-  """Whether a network's kernel is fit for training, or what is wrong with it."""
+  """Whether a network's kernel is fit for training, or what is wrong with it.
+
+  Example:
+    >>> tatnet.diagnostics.Verdict.COLLAPSES.value
+    'collapses to c = 1'
+  """
 
   WELL_SHAPED = "well shaped"
   EXPLODES = "explodes"
@@ -30,6 +35,11 @@ class Finding:
     verdict: its kind.
     layer: the nonlinear layer at which it shows first, counted from 1.
     evidence: a sentence with the numbers.
+
+  Example:
+    >>> kind = tatnet.diagnostics.Verdict.COLLAPSES
+    >>> print(tatnet.diagnostics.kernels.Finding(kind, 32, "orthogonal inputs have c = 0.97"))
+    collapses to c = 1 at layer 32: orthogonal inputs have c = 0.97
   """
 
   verdict: Verdict
