@@ -83,12 +83,14 @@ def in_memory(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
 
   order = data.Shuffled(len(train[0]), config.batch_size, config.seed)
 
+  take = jax.jit(
+    lambda images, labels, indices: {"image": images[indices], "label": labels[indices]},
+    out_shardings=jax.NamedSharding(mesh, jax.P("data")),
+  )
+  on_devices = functools.cache(lambda: training.replicated(mesh, train))
+
   def batches(start):
-    images, labels = training.replicated(mesh, train)
-    take = jax.jit(
-      lambda images, labels, indices: {"image": images[indices], "label": labels[indices]},
-      out_shardings=jax.NamedSharding(mesh, jax.P("data")),
-    )
+    images, labels = on_devices()
     step = start
     while True:
       yield take(images, labels, order.indices(step))
