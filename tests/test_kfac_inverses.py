@@ -53,6 +53,7 @@ def test_inverses_are_those_of_numpy(layers, rank):
     found = damped_inverse(jnp.asarray(matrices, float), jnp.asarray(damping))
   expected = np.linalg.inv(matrices.astype(float) + damping[..., None, None] * np.eye(6))
   np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+  np.testing.assert_array_equal(found, np.swapaxes(found, -1, -2))
 
 
 def test_one_damping_serves_a_whole_stack():

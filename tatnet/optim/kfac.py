@@ -131,7 +131,7 @@ def scale_by_kfac(
     layers = {name: block for name, block in layers.items() if name in factors.layers}
     lam = _value(damping, state.count)
     is_new = factors.weight > 0
-    is_finite = _are_finite(layers, factors.layers)
+    is_finite = _all_finite(factors.layers)
     count, after = state.count, state.count - burn_in
 
     is_used = is_new & is_finite
@@ -239,7 +239,7 @@ def _inverted(layers, curvature, damping, mesh):
     inverses[name][side] = inverse
   result, all_good = dict(curvature), jnp.ones([], bool)
   for name, block in layers.items():
-    is_good = _are_finite({name: block}, inverses)
+    is_good = _all_finite(inverses[name])
     new = block.inverted(curvature[name], inverses[name])
     result[name] = jax.tree.map(
       lambda new, old, is_good=is_good: jnp.where(is_good, new, old), new, dict(curvature[name])
@@ -248,22 +248,10 @@ def _inverted(layers, curvature, damping, mesh):
   return result, all_good
 
 
-def _are_finite(layers, statistics) -> jax.Array:
-  """Whether all factors or inverses of the layers are finite.
-
-  Matrices are products of a matrix with its transpose, so that a row with an entry
-  that is not finite has a sum of squares on the diagonal that is none either.
-  """
-  flags = [jnp.ones([], bool)]
-  for name, block in layers.items():
-    shapes = block.statistics()
-    for side, leaf in statistics[name].items():
-      is_matrix = len(shapes[side]) > 1 and side in ("inputs", "outputs")
-      if is_matrix:  # the diagonal, as a slice: it compiles faster than jnp.diagonal
-        n = leaf.shape[-1]
-        leaf = leaf.reshape(*leaf.shape[:-2], n * n)[..., :: n + 1]
-      flags.append(jnp.isfinite(leaf).all())
-  return jnp.stack(flags).all()
+def _all_finite(tree) -> jax.Array:
+  """Whether every entry is finite: a sum is finite only then, short of overflow."""
+  flags = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
+  return jnp.stack(flags).all() if flags else jnp.ones([], bool)
 
 
 def _rate(decay, batches: jax.Array) -> jax.Array:
