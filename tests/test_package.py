@@ -55,6 +55,8 @@ IMPORT_ORDER = [
   {"diagnostics.linear_residual.checks", "diagnostics.linear_residual.rotations"},
   {"diagnostics.linear_residual.risk", "diagnostics.linear_residual.factors"},
   {"diagnostics.linear_residual.descent"},
+  {"diagnostics.jacobians"},
+  {"diagnostics.tangent_kernel"},
   {"diagnostics.memorising"},
   {"diagnostics.expressivity"},
   {f"diagnostics.kernels.{name}" for name in ("verdict", "pairs", "probes", "interpolated_maps")},
