@@ -72,17 +72,21 @@ def scaled_uniform_orthogonal(
   return _kernel(_haar_orthogonal(normals), shape, dtype, scale, delta)
 
 
-def _tall_shape(shape: Sequence[int], delta: bool) -> tuple[int, int]:
-  """Shape of the orthogonal matrix in a kernel, its longer side first."""
+def _matrix_shape(shape: Sequence[int], delta: bool) -> tuple[int, int]:
+  """Inputs and outputs of the orthogonal matrix in a kernel."""
   *window, inputs, outputs = shape
-  inputs = inputs if delta else inputs * math.prod(window)
+  return (inputs if delta else inputs * math.prod(window)), outputs
+
+
+def _tall_shape(shape: Sequence[int], delta: bool) -> tuple[int, int]:
+  """Shape of that matrix, its longer side first."""
+  inputs, outputs = _matrix_shape(shape, delta)
   return max(inputs, outputs), min(inputs, outputs)
 
 
 def _kernel(matrix: jax.Array, shape: Sequence[int], dtype, scale: float, delta: bool) -> jax.Array:
   """The kernel, from a tall matrix of orthonormal columns."""
-  *window, inputs, outputs = shape
-  inputs = inputs if delta else inputs * math.prod(window)
+  window, (inputs, outputs) = shape[:-2], _matrix_shape(shape, delta)
   gain = scale * max(math.sqrt(outputs / inputs), 1.0)
   matrix = (gain * (matrix.T if inputs < outputs else matrix)).astype(dtype)
   if not delta or not window:
