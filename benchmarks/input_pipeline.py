@@ -18,9 +18,10 @@ import json
 import multiprocessing
 import os
 import pathlib
-import platform
 import statistics
 import time
+
+import record
 
 BUDGET = 0.8
 BATCHES_AHEAD = 4  # more than the pipeline makes in advance
@@ -188,13 +189,7 @@ def main():
   bare.close()
   best = max(min(statistics.median(row["ratios"]), row["processor_ratio"]) for row in rows)
   print(f"Best ratio {best:.2f}, budget {BUDGET:g}: {'pass' if best >= BUDGET else 'MISS'}")
-  machine = {
-    "python": platform.python_version(),
-    "grain": grain.__version__,
-    "opencv": cv2.__version__,
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-  }
+  machine = {**record.machine(), "grain": grain.__version__, "opencv": cv2.__version__}
   args.out.parent.mkdir(parents=True, exist_ok=True)
   args.out.write_text(
     json.dumps({"machine": machine, "budget": BUDGET, "best_ratio": best, "rows": rows}, indent=1)

@@ -12,11 +12,12 @@ batch 1024; its first step at most 3 s.
 import argparse
 import json
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 import time
+
+import record
 
 BUDGETS = {128: 3.5, 1024: 2.0, "first_step": 3.0}
 DEPTHS = (10, 50, 200, 1000)
@@ -170,7 +171,6 @@ def judged(value: float, budget: float) -> str:
 
 def main():
   """Measures, prints tables, writes JSON."""
-  import jax
 
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--repeats", type=int, default=5, help="periods of ten steps")
@@ -200,11 +200,7 @@ def main():
     )
   rows["resnet50_floats"] = fresh("state_of_resnet50()")
   print(f"  vanilla ResNet-50: {rows['resnet50_floats'] / 1e6:.0f} M floats (kfac-jax: 294 M)")
-  machine = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "machine": platform.machine(),
-  }
+  machine = record.machine()
   budgets = {str(key): value for key, value in BUDGETS.items()}
   args.out.parent.mkdir(parents=True, exist_ok=True)
   args.out.write_text(json.dumps({"machine": machine, "budgets": budgets, "rows": rows}, indent=1))

@@ -17,13 +17,13 @@ import dataclasses
 import json
 import math
 import pathlib
-import platform
 import statistics
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import record
 
 import tatnet
 from tatnet import training
@@ -196,11 +196,7 @@ def main():
     runs = digits(names, args.steps)
   else:
     runs = cifar10(names, args.steps, args.data_dir)
-  machine = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "machine": platform.machine(),
-  }
+  machine = record.machine()
   for name in names:
     rows = [dataclasses.asdict(run) for run in runs if run.settings.name == name]
     path = args.out / f"optimizers-{args.problem}-{name}.json"

@@ -43,13 +43,13 @@ def verdict(what: str, value: float, budget: float) -> dict:
   return {"what": what, "value": value, "budget": budget, "met": met}
 
 
-def write(out: pathlib.Path, rows: Any, verdicts: Sequence[dict] = ()) -> None:
-  """Writes rows and verdicts with the machine and the versions that they belong to."""
+def machine() -> dict[str, Any]:
+  """The machine and the versions that figures belong to."""
   import jax
 
   import tatnet
 
-  machine = {
+  return {
     "machine": platform.machine(),
     "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
     "device": jax.devices()[0].device_kind,
@@ -57,7 +57,11 @@ def write(out: pathlib.Path, rows: Any, verdicts: Sequence[dict] = ()) -> None:
     "jax": jax.__version__,
     "tatnet": tatnet.__version__,
   }
+
+
+def write(out: pathlib.Path, rows: Any, verdicts: Sequence[dict] = ()) -> None:
+  """Writes rows and verdicts with the machine and the versions that they belong to."""
   out.parent.mkdir(parents=True, exist_ok=True)
-  contents = {"machine": machine, "verdicts": list(verdicts), "rows": rows}
+  contents = {"machine": machine(), "verdicts": list(verdicts), "rows": rows}
   out.write_text(json.dumps(contents, indent=1))
   print(f"Written: {out}")

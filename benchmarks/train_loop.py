@@ -12,15 +12,14 @@ Budget: at least 0.95 of the bare loop's steps per second. Compilation is apart.
 import argparse
 import dataclasses
 import json
-import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
 import time
 
 import jax
+import record
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
 
@@ -119,13 +118,7 @@ def main():
   ]
   worst = min(row["ratio"] for row in rows)
   print(f"Smallest ratio {worst:.3f}, budget {BUDGET}: {'pass' if worst >= BUDGET else 'MISS'}")
-  machine = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "device": jax.devices()[0].device_kind,
-    "machine": platform.machine(),
-    "cores": os.cpu_count(),
-  }
+  machine = record.machine()
   args.out.parent.mkdir(parents=True, exist_ok=True)
   args.out.write_text(
     json.dumps({"machine": machine, "budget": BUDGET, "smallest": worst, "rows": rows}, indent=1)

@@ -15,14 +15,13 @@ import dataclasses
 import functools
 import json
 import pathlib
-import platform
 import time
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import record
 from sklearn.datasets import load_digits
 
 import tatnet
@@ -173,12 +172,7 @@ def main():
       flush=True,
     )
   print(f"The verdict is right for {sum(row['right'] for row in rows)} of {len(rows)} networks.")
-  machine = {
-    "python": platform.python_version(),
-    "jax": jax.__version__,
-    "haiku": hk.__version__,
-    "machine": platform.machine(),
-  }
+  machine = record.machine()
   settings = {"rates": RATES, "steps": STEPS, "batch": BATCH, "window": WINDOW, "loss": LOSS}
   path = args.out / "verdicts.json"
   path.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=1))

@@ -15,7 +15,6 @@ import argparse
 import functools
 import json
 import pathlib
-import platform
 import re
 import time
 from typing import Any, NamedTuple
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+import record
 from matplotlib.figure import Figure
 
 import tatnet
@@ -237,11 +237,7 @@ def main():
     if model is not None:
       runs[name]["predicted"] = predicted(runs[name], *model)
   show(runs)
-  machine = {
-    "jax": jax.__version__,
-    "machine": platform.machine(),
-    "device": jax.devices()[0].device_kind,
-  }
+  machine = record.machine()
   args.out.parent.mkdir(parents=True, exist_ok=True)
   options = {name: str(value) for name, value in vars(args).items()}
   seconds = {"Short": short.compile_seconds, "NoShort": plain.compile_seconds}
