@@ -38,6 +38,7 @@ IMPORT_ORDER = [
   {"optim.symmetric", "optim.patches", "optim.losses", "optim.inverses"},
   {"optim.taps", "optim.blocks"},
   {"optim.haiku_taps"},
+  {"optim.runs"},
   {"optim.evaluate"},
   {"optim.kfac"},
   {"optim.alias"},
