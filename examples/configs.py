@@ -246,7 +246,7 @@ IDENTITY_IMAGENET = Config(
   checkpoint_every=5000,
 )
 
-# MacDonald et al. (arXiv 2210.05371), Section 6: 90 epochs of plain gradient descent,
+# MacDonald et al. (arXiv 2210.05371): 90 epochs of plain gradient descent,
 # a fifth of the learning rate after every 30; they compare 0.02, 0.05, 0.1 and 0.2, with
 # and without the modified shortcuts.
 MODIFIED_CIFAR10 = Config(

@@ -105,7 +105,7 @@ def singular_values(function: Callable[..., Any], x: Any, *arguments: Any) -> np
     ValueError: the matrix would have more than 2^28 entries.
 
   Reference:
-    MacDonald et al. (arXiv 2210.05371), Section 5.
+    MacDonald et al. (arXiv 2210.05371).
 
   Example:
     >>> singular_values(lambda x: x * jnp.array([1.0, 3.0, 2.0]), jnp.zeros(3))

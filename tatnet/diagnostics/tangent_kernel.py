@@ -13,7 +13,7 @@ loss at least by ``exp(-2 mu t)``.
 
 References:
   MacDonald et al., On skip connections and normalisation layers in deep optimisation
-  (arXiv 2210.05371), Section 3; the constants are derived here.
+  (arXiv 2210.05371); the constants are derived here.
 """
 
 import dataclasses

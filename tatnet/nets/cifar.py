@@ -92,7 +92,7 @@ class PreActResNet(ResidualNetwork):
     ValueError: an unknown depth, or options that do not go together.
 
   Reference:
-    MacDonald et al. (arXiv 2210.05371), Section 6.
+    MacDonald et al. (arXiv 2210.05371).
 
   Example:
     >>> tatnet.nets.PreActResNet.topology(18)
