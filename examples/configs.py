@@ -171,15 +171,16 @@ DIGITS = Config(
 MNIST = Config(
   data="mnist",
   network="cifar_resnet8",
+  optimizer="muon",
   warmup_steps=20,
   factors_every=4,
   inverse_every=20,
   eta=0.8,
   batch_size=64,
-  steps=1200,
+  steps=1400,
   augment=False,
-  evaluate_every=1200,
-  checkpoint_every=600,
+  evaluate_every=1400,
+  checkpoint_every=700,
 )
 
 # One epoch, so that three networks are a matter of minutes on a CPU.
