@@ -12,9 +12,7 @@ loop. What counts is the smaller of the two ratios: on a busy machine a pipeline
 process more than the loop gets more of the clock, which is no merit of its own.
 """
 
-import argparse
 import dataclasses
-import json
 import multiprocessing
 import os
 import pathlib
@@ -147,15 +145,12 @@ def main():
 
   from tatnet.training import data
 
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = record.arguments("input_pipeline", __doc__)
   parser.add_argument("--data-dir", default="../shared/data", help="has the folder imagenet2012")
   parser.add_argument("--processes", type=int, default=os.cpu_count())
   parser.add_argument("--batch", type=int, default=128)
   parser.add_argument("--images", type=int, default=2048, help="in each measurement")
   parser.add_argument("--repeats", type=int, default=9)
-  parser.add_argument(
-    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/input_pipeline.json")
-  )
   args = parser.parse_args()
   source = data.TfdsImages("imagenet2012", "train", args.data_dir)
   count = args.images // args.batch * args.batch
@@ -188,13 +183,9 @@ def main():
     show(name, ours, f"{spread(ratios, '5.2f')}  {processor_ratio:.2f}")
   bare.close()
   best = max(min(statistics.median(row["ratios"]), row["processor_ratio"]) for row in rows)
-  print(f"Best ratio {best:.2f}, budget {BUDGET:g}: {'pass' if best >= BUDGET else 'MISS'}")
-  machine = {**record.machine(), "grain": grain.__version__, "opencv": cv2.__version__}
-  args.out.parent.mkdir(parents=True, exist_ok=True)
-  args.out.write_text(
-    json.dumps({"machine": machine, "budget": BUDGET, "best_ratio": best, "rows": rows}, indent=1)
-  )
-  print(f"Written: {args.out}")
+  verdict = record.verdict("best ratio to the bare loop", best, BUDGET, at_least=True)
+  versions = {"grain": grain.__version__, "opencv": cv2.__version__}
+  record.write(args.out, rows, [verdict], versions=versions)
 
 
 if __name__ == "__main__":

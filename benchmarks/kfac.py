@@ -9,12 +9,7 @@ inverses every 10 steps, at most 3.5 times the SGD step at batch 128 and twice a
 batch 1024; its first step at most 3 s.
 """
 
-import argparse
-import json
-import pathlib
 import statistics
-import subprocess
-import sys
 import time
 
 import record
@@ -154,57 +149,42 @@ def state_of_resnet50() -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(state[0].curvature))
 
 
-def fresh(expression: str) -> dict:
+def fresh(expression: str):
   """One of this file's measurements, in a fresh process."""
-  code = f"import json, kfac; print(json.dumps(kfac.{expression}))"
-  folder = pathlib.Path(__file__).parent
-  child = subprocess.run(
-    [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
-  )
-  return json.loads(child.stdout.splitlines()[-1])
-
-
-def judged(value: float, budget: float) -> str:
-  """Pass or miss."""
-  return f"{'pass' if value <= budget else 'MISS'} (budget {budget:g})"
+  return record.in_fresh_process(f"import json, kfac; print(json.dumps(kfac.{expression}))")
 
 
 def main():
   """Measures, prints tables, writes JSON."""
-
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = record.arguments("kfac", __doc__)
   parser.add_argument("--repeats", type=int, default=5, help="periods of ten steps")
   parser.add_argument("--quick", action="store_true", help="depths 10 and 50 only")
-  parser.add_argument(
-    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/kfac.json")
-  )
   args = parser.parse_args()
-  rows = {"steps": [], "first": []}
+  rows, verdicts = {"steps": [], "first": []}, []
   print("50 layers of 256, inverses every 10 steps")
   for batch in (128, 1024):
     row = fresh(f"compare({batch}, {args.repeats})")
     rows["steps"].append(row)
     for name, ratio in row["ratios"].items():
       seconds = statistics.median(row["seconds"][name])
-      verdict = judged(ratio, BUDGETS[batch]) if name == "kfac" else ""
-      print(f"  batch {batch:5} {name:24} {1e3 * seconds:7.1f} ms  {ratio:5.2f} x SGD  {verdict}")
+      print(f"  batch {batch:5} {name:24} {1e3 * seconds:7.1f} ms  {ratio:5.2f} x SGD")
+    verdicts.append(
+      record.verdict(f"step at batch {batch}, times SGD's", row["ratios"]["kfac"], BUDGETS[batch])
+    )
   print("First step, compilation included, and state, in fresh processes")
   for depth in DEPTHS[:2] if args.quick else DEPTHS:
     runs = [fresh(f"first_step({depth})") for _ in range(3)]
     seconds = statistics.median(run["seconds"] for run in runs)
     rows["first"].append({**runs[0], "seconds": [run["seconds"] for run in runs]})
-    verdict = judged(seconds, BUDGETS["first_step"]) if depth == 50 else ""
     print(
       f"  depth {depth:5} {seconds:6.2f} s  {runs[0]['floats'] / 1e6:7.1f} M floats for"
-      f" {runs[0]['weights'] / 1e6:.1f} M weights  {verdict}"
+      f" {runs[0]['weights'] / 1e6:.1f} M weights"
     )
+    if depth == 50:
+      verdicts.append(record.verdict("first step of 50 layers, s", seconds, BUDGETS["first_step"]))
   rows["resnet50_floats"] = fresh("state_of_resnet50()")
   print(f"  vanilla ResNet-50: {rows['resnet50_floats'] / 1e6:.0f} M floats (kfac-jax: 294 M)")
-  machine = record.machine()
-  budgets = {str(key): value for key, value in BUDGETS.items()}
-  args.out.parent.mkdir(parents=True, exist_ok=True)
-  args.out.write_text(json.dumps({"machine": machine, "budgets": budgets, "rows": rows}, indent=1))
-  print(f"Written: {args.out}")
+  record.write(args.out, rows, verdicts)
 
 
 if __name__ == "__main__":

@@ -36,11 +36,18 @@ def median_and_spread(values: Sequence[float]) -> str:
   return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
-def verdict(what: str, value: float, budget: float) -> dict:
-  """One budget and what became of it, printed and for the JSON; smaller values are better."""
-  met = value <= budget
-  print(f"  {what}: {value:.3g}, budget {budget:g}: {'pass' if met else 'MISS'}")
-  return {"what": what, "value": value, "budget": budget, "met": met}
+def verdict(what: str, value: float, budget: float, *, at_least: bool = False) -> dict:
+  """One budget and what became of it, printed and for the JSON: values up to it, or from it on."""
+  met = value >= budget if at_least else value <= budget
+  found = {"what": what, "value": value, "budget": budget, "met": met}
+  print(f"  {line(found)}")
+  return found
+
+
+def line(verdict: dict) -> str:
+  """A verdict as text."""
+  said = "pass" if verdict["met"] else "MISS"
+  return f"{verdict['what']}: {verdict['value']:.3g}, budget {verdict['budget']:g}: {said}"
 
 
 def machine() -> dict[str, Any]:
@@ -59,9 +66,9 @@ def machine() -> dict[str, Any]:
   }
 
 
-def write(out: pathlib.Path, rows: Any, verdicts: Sequence[dict] = ()) -> None:
-  """Writes rows and verdicts with the machine and the versions that they belong to."""
+def write(out: pathlib.Path, rows: Any, verdicts: Sequence[dict] = (), **settings: Any) -> None:
+  """Writes rows and verdicts with their settings, the machine and the versions."""
   out.parent.mkdir(parents=True, exist_ok=True)
-  contents = {"machine": machine(), "verdicts": list(verdicts), "rows": rows}
+  contents = {"machine": machine(), **settings, "verdicts": list(verdicts), "rows": rows}
   out.write_text(json.dumps(contents, indent=1))
   print(f"Written: {out}")

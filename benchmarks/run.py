@@ -3,17 +3,17 @@
     python benchmarks/run.py [names] [--quick] [--data-dir ../shared/data]
 
 Runs the scripts of this folder one after the other, prints what they print, and
-writes ``results/all.json`` with the contents of their JSON files and all lines that
-judge a budget. Some take many minutes; ``--quick`` is passed on to those that know it.
+writes ``results/all.json`` with the contents of their JSON files, verdicts among them. Some take many minutes; ``--quick`` is passed on to those that know it.
 Those that read images or CIFAR-10 are left out without ``--data-dir``.
 """
 
 import argparse
 import json
 import pathlib
-import re
 import subprocess
 import sys
+
+import record
 
 FOLDER = pathlib.Path(__file__).parent
 SCRIPTS = {
@@ -25,26 +25,22 @@ SCRIPTS = {
   "train_loop": [],
   "input_pipeline": ["--data-dir", "{data}"],
 }
-JUDGED = re.compile(r"\b(pass|MISS)\b")
 
 
-def run(name: str, quick: bool, data_dir: pathlib.Path | None) -> list[str]:
-  """Runs a script and shows what it prints; returns the lines that judge a budget."""
+def run(name: str, quick: bool, data_dir: pathlib.Path | None) -> dict:
+  """Runs a script and returns what is in its JSON file; a failure is a budget missed."""
   path = FOLDER / f"{name}.py"
   arguments = [argument.format(data=data_dir and data_dir.absolute()) for argument in SCRIPTS[name]]
   if quick and "--quick" in path.read_text():
     arguments.append("--quick")
   print(f"== {name} {' '.join(arguments)}", flush=True)
-  judged = []
-  command = [sys.executable, "-u", str(path), *arguments]
-  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=FOLDER.parent) as process:
-    for line in process.stdout:
-      print(line, end="", flush=True)
-      if JUDGED.search(line):
-        judged.append(line.strip())
-  if process.returncode:
-    judged.append(f"MISS: the script failed with exit status {process.returncode}")
-  return judged
+  out = FOLDER / "results" / f"{name}.json"
+  out.unlink(missing_ok=True)
+  code = subprocess.run([sys.executable, "-u", str(path), *arguments], check=False).returncode
+  found = json.loads(out.read_text()) if out.exists() else {"verdicts": []}
+  if code:
+    found["verdicts"].append({"what": "exit status", "value": code, "budget": 0, "met": False})
+  return found
 
 
 def main():
@@ -63,19 +59,15 @@ def main():
     if args.data_dir is None and "{data}" in SCRIPTS[name]:
       print(f"== {name}: left out, no --data-dir")
       continue
-    results = FOLDER / "results" / f"{name}.json"
-    results.unlink(missing_ok=True)
-    judged = run(name, args.quick, args.data_dir)
-    contents = json.loads(results.read_text()) if results.exists() else None
-    collected[name] = {"judged": judged, "results": contents}
+    collected[name] = run(name, args.quick, args.data_dir)
   out = FOLDER / "results" / "all.json"
   out.parent.mkdir(exist_ok=True)
   out.write_text(json.dumps(collected, indent=1))
   print("== budgets")
-  for name, entry in collected.items():
-    for line in entry["judged"]:
-      print(f"{name:15} {line}")
-  missed = sum("MISS" in line for entry in collected.values() for line in entry["judged"])
+  verdicts = [(name, found) for name in collected for found in collected[name]["verdicts"]]
+  for name, found in verdicts:
+    print(f"{name:15} {record.line(found)}")
+  missed = sum(not found["met"] for _, found in verdicts)
   print(f"{missed} missed. Written: {out}")
 
 

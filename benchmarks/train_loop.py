@@ -9,9 +9,7 @@ same kind of state, in turn; neither evaluates or saves in the time that counts.
 Budget: at least 0.95 of the bare loop's steps per second. Compilation is apart.
 """
 
-import argparse
 import dataclasses
-import json
 import pathlib
 import statistics
 import sys
@@ -99,13 +97,10 @@ def measure(name: str, steps: int, repeats: int, **options) -> dict:
 
 def main():
   """Measures, prints a table, writes JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = record.arguments("train_loop", __doc__)
   parser.add_argument("--steps", type=int, default=50, help="in each measurement")
   parser.add_argument("--repeats", type=int, default=7)
   parser.add_argument("--quick", action="store_true", help="20 steps, three times")
-  parser.add_argument(
-    "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results/train_loop.json")
-  )
   args = parser.parse_args()
   if args.quick:
     args.steps, args.repeats = 20, 3
@@ -119,13 +114,8 @@ def main():
     measure("mnist", args.steps, args.repeats, fake_data=True, network="mlp", depth=14, width=256),
   ]
   worst = min(row["ratio"] for row in rows)
-  print(f"Smallest ratio {worst:.3f}, budget {BUDGET}: {'pass' if worst >= BUDGET else 'MISS'}")
-  machine = record.machine()
-  args.out.parent.mkdir(parents=True, exist_ok=True)
-  args.out.write_text(
-    json.dumps({"machine": machine, "budget": BUDGET, "smallest": worst, "rows": rows}, indent=1)
-  )
-  print(f"Written: {args.out}")
+  verdict = record.verdict("smallest ratio to the bare step", worst, BUDGET, at_least=True)
+  record.write(args.out, rows, [verdict])
 
 
 if __name__ == "__main__":

@@ -10,11 +10,8 @@ mean of 20 steps in a row, is below 0.5 at any of the rates (chance is log 10 = 
 The verdict is right if "well shaped" goes with reaching it, and any other with not.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
-import pathlib
 import time
 
 import jax
@@ -137,10 +134,7 @@ def lowest_mean(losses: np.ndarray) -> float:
 
 def main():
   """Looks at every network, trains it, prints the table and writes JSON."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
-  args = parser.parse_args()
-  args.out.mkdir(parents=True, exist_ok=True)
+  args = record.arguments("verdicts", __doc__).parse_args()
   images, labels = digits()
   rows = []
   print(
@@ -172,11 +166,8 @@ def main():
       flush=True,
     )
   print(f"The verdict is right for {sum(row['right'] for row in rows)} of {len(rows)} networks.")
-  machine = record.machine()
   settings = {"rates": RATES, "steps": STEPS, "batch": BATCH, "window": WINDOW, "loss": LOSS}
-  path = args.out / "verdicts.json"
-  path.write_text(json.dumps({"machine": machine, "settings": settings, "rows": rows}, indent=1))
-  print(f"Written: {path}")
+  record.write(args.out, rows, settings=settings)
 
 
 if __name__ == "__main__":

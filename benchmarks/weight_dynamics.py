@@ -11,9 +11,7 @@ the rates of the first step alone, and takes gradient norms at weights of norm 1
 constant. Parameters that count are found by `scale_invariant`.
 """
 
-import argparse
 import functools
-import json
 import pathlib
 import re
 import time
@@ -195,9 +193,7 @@ def plot(runs: dict[str, Any], path: pathlib.Path) -> None:
 
 def main():
   """Runs, prints, writes."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = record.arguments("weight_dynamics", __doc__)
   parser.add_argument("--steps", type=int, default=100)
   parser.add_argument("--seeds", type=int, default=3, help="of the single steps")
   parser.add_argument("--batch-size", type=int, default=32)
@@ -207,7 +203,6 @@ def main():
   )
   parser.add_argument("--common-rate", type=float, default=0.02, help="of constrained training")
   parser.add_argument("--data-dir", type=pathlib.Path, help="the folder that holds cifar10/")
-  parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/weight_dynamics.json"))
   args = parser.parse_args()
   stream, rate = list(batches(args, max(args.steps, 2))), args.learning_rate
   short, plain = (
@@ -237,15 +232,11 @@ def main():
     if model is not None:
       runs[name]["predicted"] = predicted(runs[name], *model)
   show(runs)
-  machine = record.machine()
-  args.out.parent.mkdir(parents=True, exist_ok=True)
   options = {name: str(value) for name, value in vars(args).items()}
   seconds = {"Short": short.compile_seconds, "NoShort": plain.compile_seconds}
-  report = {"machine": machine, "options": options, "compile_seconds": seconds}
-  report |= {"one_step": steps, "runs": runs}
-  args.out.write_text(json.dumps(report, indent=1))
+  rows = {"one_step": steps, "runs": runs}
+  record.write(args.out, rows, options=options, compile_seconds=seconds)
   plot(runs, args.out.with_suffix(".png"))
-  print(f"\nWritten: {args.out}, {args.out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,12 @@ import pytest
 
 FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
 
-FAKE = """
-import json, pathlib, sys
-print("speed: 3, budget 2: MISS" if sys.argv[1:] == ["--quick"] else "speed: 1, budget 2: pass")
-print("a line that judges nothing")
-results = pathlib.Path(__file__).parent / "results"
-results.mkdir(exist_ok=True)
-(results / "fake.json").write_text(json.dumps({"rows": [3]}))
+FAKE = f"""
+import sys
+sys.path.append({str(FOLDER)!r})
+import pathlib, record
+verdict = record.verdict("speed", 3 if sys.argv[1:] == ["--quick"] else 1, 2)
+record.write(pathlib.Path(__file__).parent / "results" / "fake.json", [3], [verdict])
 """
 
 
@@ -40,9 +39,10 @@ def test_verdicts_and_results_are_collected(run, monkeypatch, tmp_path, capsys, 
   monkeypatch.setattr(sys, "argv", ["run.py", *flags])
   run.main()
   collected = json.loads((tmp_path / "results" / "all.json").read_text())
-  assert [text.rpartition(": ")[2] for text in collected["fake"]["judged"]] == [line]
-  assert collected["fake"]["results"] == {"rows": [3]}
-  assert f"{int(line == 'MISS')} missed" in capsys.readouterr().out
+  assert collected["fake"]["rows"] == [3]
+  out = capsys.readouterr().out
+  assert f"budget 2: {line}" in out
+  assert f"{int(line == 'MISS')} missed" in out
 
 
 def test_a_script_that_fails_counts_as_missed(run, monkeypatch, tmp_path, capsys):
@@ -54,9 +54,19 @@ def test_a_script_that_fails_counts_as_missed(run, monkeypatch, tmp_path, capsys
   assert "1 missed" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("value", "said"), [(2.0, "pass"), (2.1, "MISS"), (float("nan"), "MISS")])
-def test_verdict(monkeypatch, capsys, value, said):
+@pytest.mark.parametrize(
+  ("value", "at_least", "said"),
+  [
+    (2.0, False, "pass"),
+    (2.1, False, "MISS"),
+    (float("nan"), False, "MISS"),
+    (2.0, True, "pass"),
+    (1.9, True, "MISS"),
+    (float("nan"), True, "MISS"),
+  ],
+)
+def test_verdict(monkeypatch, capsys, value, at_least, said):
   monkeypatch.syspath_prepend(str(FOLDER))
   record = importlib.import_module("record")
-  assert record.verdict("ratio", value, 2.0)["met"] == (said == "pass")
+  assert record.verdict("ratio", value, 2.0, at_least=at_least)["met"] == (said == "pass")
   assert capsys.readouterr().out.strip().endswith(said)
