@@ -111,7 +111,7 @@ LABELS = {
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_some_layers_are_left_to_another_optimiser(labels):
   parts = {
-    "kfac": optim.kfac(0.1, damping=0.1, norm_constraint=None, burn_in=0),
+    "kfac": optim.kfac(0.1, damping=0.1, norm_constraint=None, burn_in=0, weight_decay=0.1),
     "adam": optax.adam(0.1),
   }
   updates, state = one_update(optax.partition(parts, labels))

@@ -71,6 +71,20 @@ def test_the_state_is_consumed_and_keeps_its_structure():
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
+@pytest.mark.parametrize("with_average", [False, True])
+def test_an_average_needs_a_decay_and_a_decay_an_average(with_average):
+  network, optimizer = tatnet.nets.create("mlp", 10, width=8, depth=13), optax.sgd(0.1)
+  images = jnp.ones([4, 5])
+  state = training.create_state(
+    network, optimizer, jax.random.key(0), images, with_average=with_average
+  )
+  step = training.make_train_step(
+    network, LOSS, optimizer, average_decay=None if with_average else 0.9
+  )
+  with pytest.raises(ValueError, match="with_average=True"):
+    step(state, {"image": images, "label": jnp.zeros(4, int)})
+
+
 def test_the_average_follows_the_parameters():
   network, optimizer = small(), optax.sgd(0.1)
   state = training.create_state(network, optimizer, jax.random.key(0), IMAGES, with_average=True)
@@ -130,6 +144,11 @@ def test_weights_decay_and_the_rest_does_not():
     assert decays == (path[-1].key == "w")
 
 
+def test_unknown_schedule():
+  with pytest.raises(ValueError, match=r"'linear'; expected one of cosine, constant, steps"):
+    training.learning_rate_schedule(training.OptimizerSettings(schedule="linear"), 10)
+
+
 def test_schedules():
   settings = training.OptimizerSettings(learning_rate=2.0, warmup_steps=4, schedule="steps")
   rate = training.learning_rate_schedule(settings, 104)
@@ -141,7 +160,7 @@ def test_schedules():
 
 def test_unknown_optimizer():
   settings = training.OptimizerSettings("adagrad")
-  with pytest.raises(ValueError, match="expected one of 'sgd'"):
+  with pytest.raises(ValueError, match="expected one of sgd"):
     training.make_optimizer(settings, 10)
 
 

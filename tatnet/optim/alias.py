@@ -91,7 +91,7 @@ def kfac(
     )
   ]
   if not (isinstance(weight_decay, float | int) and weight_decay == 0):
-    mask = _is_weight if weight_decay_mask is None else weight_decay_mask
+    mask = are_weights if weight_decay_mask is None else weight_decay_mask
     parts.append(optax.add_decayed_weights(weight_decay, mask))
   parts.append(optax.scale_by_learning_rate(learning_rate))
   if momentum is not None:
@@ -99,8 +99,19 @@ def kfac(
   return optax.chain(*parts)
 
 
-def _is_weight(params):
-  """True for weights; biases, scales and offsets are not decayed."""
-  return {
-    name: {key: key in ("w", "embeddings") for key in arrays} for name, arrays in params.items()
-  }
+def are_weights(params: Any) -> Any:
+  """True for weights and tables, False for biases, scales, offsets and scalars.
+
+  Args:
+    params: Haiku parameters.
+
+  Returns:
+    A tree of bools, as a mask for Optax.
+
+  Example:
+    >>> tatnet.training.are_weights({"linear": {"w": jnp.ones([2, 2]), "b": jnp.ones(2)}})
+    {'linear': {'b': False, 'w': True}}
+  """
+  return jax.tree.map_with_path(
+    lambda path, _: str(getattr(path[-1], "key", path[-1])) in ("w", "embeddings"), params
+  )

@@ -1,14 +1,15 @@
 """Optimisers by name, with the settings that the papers use."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import optax
 
-from tatnet.optim.alias import kfac
+from tatnet.optim.alias import are_weights, kfac
 
 Name = Literal["sgd", "adam", "lars", "kfac", "muon"]
+Schedule = Literal["cosine", "constant", "steps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class OptimizerSettings:
   name: Name = "kfac"
   learning_rate: float = 1e-3
   warmup_steps: int = 0
-  schedule: Literal["cosine", "constant", "steps"] = "cosine"
+  schedule: Schedule = "cosine"
   drops: tuple[float, ...] = (0.6, 0.8)
   drop_factor: float = 0.1
   momentum: float = 0.9
@@ -82,7 +83,8 @@ def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Sch
     A function from the number of updates to the learning rate.
 
   Raises:
-    ValueError: a warm-up longer than the run.
+    ValueError: a warm-up longer than the run, an unknown schedule, or drops outside
+      of it.
 
   Example:
     >>> settings = tatnet.training.OptimizerSettings(learning_rate=1.0, warmup_steps=10)
@@ -94,6 +96,10 @@ def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Sch
   if not 0 <= warmup < steps:
     raise ValueError(
       f"warmup_steps={warmup} of {steps} steps; expected fewer steps of warm-up than of training."
+    )
+  if settings.schedule not in get_args(Schedule):
+    raise ValueError(
+      f"schedule={settings.schedule!r}; expected one of {', '.join(get_args(Schedule))}."
     )
   if not all(0 < drop < 1 for drop in settings.drops):
     raise ValueError(f"drops={settings.drops}; expected parts of the run between 0 and 1.")
@@ -125,7 +131,7 @@ def make_optimizer(
     An Optax optimiser.
 
   Raises:
-    ValueError: an unknown name, or a warm-up longer than the run.
+    ValueError: an unknown name or schedule, or a warm-up longer than the run.
 
   Example:
     >>> settings = tatnet.training.OptimizerSettings("sgd", learning_rate=0.1)
@@ -168,28 +174,8 @@ def make_optimizer(
       muon_weight_dimension_numbers=_as_matrices,
     )
   else:
-    raise ValueError(
-      f"optimizer {settings.name!r}; expected one of 'sgd', 'adam', 'lars', 'kfac', 'muon'."
-    )
+    raise ValueError(f"optimizer {settings.name!r}; expected one of {', '.join(get_args(Name))}.")
   return optax.with_extra_args_support(made)
-
-
-def are_weights(params: Any) -> Any:
-  """True for weights and tables, False for biases, scales, offsets and scalars.
-
-  Args:
-    params: Haiku parameters.
-
-  Returns:
-    A tree of bools, as a mask for Optax.
-
-  Example:
-    >>> tatnet.training.are_weights({"linear": {"w": jnp.ones([2, 2]), "b": jnp.ones(2)}})
-    {'linear': {'b': False, 'w': True}}
-  """
-  return jax.tree.map_with_path(
-    lambda path, _: str(getattr(path[-1], "key", path[-1])) in ("w", "embeddings"), params
-  )
 
 
 def _as_matrices(params: Any) -> Any:

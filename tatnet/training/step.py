@@ -36,7 +36,7 @@ def make_train_step(
       its factors, on the steps on which they are due.
     prepare: ``(key, images) -> inputs``, augmentation and normalisation inside the
       step. None: images as they are.
-    average_decay: of the moving average of the parameters, where the state has one.
+    average_decay: of the moving average of the parameters, for a state that has one.
     **factor_options: `curvature`, `sharing` and `uncovered` of
       `tatnet.value_grad_and_factors`.
 
@@ -106,6 +106,11 @@ def make_train_step(
     )
     params = optax.apply_updates(state.params, updates)
     average = state.average
+    if (average is None) != (average_decay is None):
+      raise ValueError(
+        f"average_decay={average_decay!r} with a state {'without' if average is None else 'with'} an"
+        " average; expected both, from create_state(..., with_average=True), or neither."
+      )
     if average is not None:
       average = optax.incremental_update(params, average, 1 - average_decay)
     metrics = {
