@@ -88,12 +88,8 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
 
 def report_of(network: tatnet.nets.Network, images: np.ndarray) -> tatnet.diagnostics.KernelReport:
   """The kernel report of a network."""
-
-  def forward(x, activation):
-    return network.module(num_classes=10, **{**network.options, "activation": activation})(x)
-
   return tatnet.diagnostics.kernel_report(
-    forward, jnp.asarray(images[:32]), activation=network.activation, seeds=3
+    network.forward, jnp.asarray(images[:32]), activation=network.activation, seeds=3
   )
 
 

@@ -55,6 +55,8 @@ def test_nets(capsys):
     (["solve", "selu", "--depth", "5"], 1, "slope jumps"),
     (["solve", "leky_relu", "--depth", "49"], 2, "Did you mean 'leaky_relu'"),
     (["solve", "leaky_relu"], 2, "--depth"),
+    (["report", "some:net", "--depth", "3"], 2, "--depth goes with a named network"),
+    (["report", "some:net", "--shortcut-weight", "0"], 2, "--shortcut-weight goes with a named"),
     (["solve", "leaky_relu", "--depth", "0"], 2, "n=0"),
     (["solve", "leaky_relu", "--depth", "9", "--eta", "2"], 2, "eta=2"),
     (["solve", "tanh", "--depth", "9", "--zeta", "2"], 2, "--zeta does not go with --method tat"),
@@ -89,6 +91,7 @@ def test_errors(arguments, code, message, capsys):
     ["solve", "tanh", "--depth", "x"],
     ["sovle"],
     ["report", "mlp", "--input-shape", "8,"],
+    ["report", "mlp", "--inputs", "a.npy", "--input-shape", "3"],
   ],
 )
 def test_bad_usage(arguments, capsys):
@@ -96,6 +99,14 @@ def test_bad_usage(arguments, capsys):
     main(arguments)
   assert stopped.value.code == 2
   assert "usage: tatnet" in capsys.readouterr().err
+
+
+def test_inputs_that_are_no_array(tmp_path, capsys):
+  np.savez(tmp_path / "several.npz", a=np.ones(3))
+  (tmp_path / "empty.npy").touch()
+  for name in ("several.npz", "empty.npy"):
+    assert main(["report", "mlp", "--inputs", str(tmp_path / name)]) == 2
+    assert "expected one array, as np.save writes it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [[], ["solve"], ["report"], ["nets"]])

@@ -2,15 +2,16 @@
 
 import argparse
 import inspect
-from collections.abc import Callable
-
-import jax
+from typing import TYPE_CHECKING
 
 from tatnet.command_line.failure import CommandError
 from tatnet.methods import DKS, EOC, TAT, Method
 from tatnet.topology import Topology
 from tatnet.transform import transform_activation
 from tatnet.transformed import TransformedActivation, as_transformed
+
+if TYPE_CHECKING:
+  from tatnet.nets import Network
 
 _METHODS = {"tat": TAT, "dks": DKS, "eoc": EOC}
 _SIZES = ("depth", "width", "version")
@@ -49,9 +50,9 @@ def method_of(arguments: argparse.Namespace) -> Method | None:
   }
   for name in given:
     if name not in fields:
-      known = ", ".join(map(_flag, fields)) or "no numbers"
+      known = ", ".join(map(flag, fields)) or "no numbers"
       raise CommandError(
-        f"{_flag(name)} does not go with --method {arguments.method}, which takes {known}."
+        f"{flag(name)} does not go with --method {arguments.method}, which takes {known}."
       )
   return kind(**given) if kind else None
 
@@ -67,44 +68,33 @@ def solved(name: str, topology: Topology, method: Method | None) -> TransformedA
     raise CommandError(str(error), code=1) from error
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+  """The option of an argument."""
   return "--" + name.replace("_", "-")
 
 
-class NamedNetwork:
+def named_network(name: str, arguments: argparse.Namespace) -> "Network":
   """One of `tatnet.nets.names()`, as it is described on the command line."""
+  from tatnet import nets  # Haiku takes a while to import
 
-  def __init__(self, name: str, arguments: argparse.Namespace):
-    from tatnet import nets  # Haiku takes a while to import
-
-    sizes = inspect.signature(nets.architecture_of(name)).parameters
-    architecture, _, baseline = name.partition("-")
-    if baseline:
-      raise CommandError(
-        f"{name!r} is a baseline, which brings its activation, method and sums along; expected an"
-        f" architecture, such as {architecture!r}, with --activation, --method and"
-        " --shortcut-weight."
-      )
-    known = [key for key in _SIZES if key in sizes and not (key == "depth" and name[-1].isdigit())]
-    given = {key: getattr(arguments, key) for key in (*_SIZES, "shortcut_weight")}
-    given = {key: value for key, value in given.items() if value is not None}
-    for key in given:
-      if key not in (*known, "shortcut_weight"):
-        own = ", ".join(map(_flag, (*known, "shortcut_weight")))
-        raise CommandError(f"{_flag(key)} does not go with {name!r}, which takes {own}.")
-    empty = inspect.Parameter.empty
-    lacking = [key for key in known if sizes[key].default is empty and key not in given]
-    if lacking:
-      raise CommandError(f"{name!r} needs {' and '.join(map(_flag, lacking))} as well.")
-    options = {"activation": "relu", "method": None, "shortcut_weight": 0.0, **given}
-    self._network = nets.create(name, num_classes=10, **options)
-
-  @property
-  def topology(self) -> Topology:
-    """Its topology."""
-    return self._network.topology
-
-  def forward(self, x: jax.Array, activation: Callable) -> jax.Array:
-    """Its Haiku function, untransformed."""
-    options = {**self._network.options, "activation": activation}
-    return self._network.module(num_classes=10, **options)(x)
+  sizes = inspect.signature(nets.architecture_of(name)).parameters
+  architecture, _, baseline = name.partition("-")
+  if baseline:
+    raise CommandError(
+      f"{name!r} is a baseline, which brings its activation, method and sums along; expected an"
+      f" architecture, such as {architecture!r}, with --activation, --method and"
+      " --shortcut-weight."
+    )
+  known = [key for key in _SIZES if key in sizes and not (key == "depth" and name[-1].isdigit())]
+  given = {key: getattr(arguments, key) for key in (*_SIZES, "shortcut_weight")}
+  given = {key: value for key, value in given.items() if value is not None}
+  for key in given:
+    if key not in (*known, "shortcut_weight"):
+      own = ", ".join(map(flag, (*known, "shortcut_weight")))
+      raise CommandError(f"{flag(key)} does not go with {name!r}, which takes {own}.")
+  empty = inspect.Parameter.empty
+  lacking = [key for key in known if sizes[key].default is empty and key not in given]
+  if lacking:
+    raise CommandError(f"{name!r} needs {' and '.join(map(flag, lacking))} as well.")
+  options = {"activation": "relu", "method": None, "shortcut_weight": 0.0, **given}
+  return nets.create(name, num_classes=10, **options)

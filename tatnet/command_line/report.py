@@ -11,10 +11,11 @@ import numpy as np
 
 from tatnet.command_line.failure import CommandError
 from tatnet.command_line.options import (
-  NamedNetwork,
   add_method,
   add_network,
+  flag,
   method_of,
+  named_network,
   solved,
 )
 from tatnet.tracing.api import trace
@@ -26,7 +27,7 @@ _EXAMPLES = """examples:
   tatnet report mlp --depth 50 --width 256 --png report.png
   tatnet report mlp --depth 50 --width 256 --activation relu --method eoc --check
   tatnet report cifar_resnet20 --width 4 --activation tanh --method dks
-  tatnet report my_model:forward --input-shape 28,28,1 --inputs images.npy
+  tatnet report my_model:forward --inputs images.npy
 
 my_model:forward is a function forward(inputs, activation) as one passes to
 hk.transform. By default the inputs are pairs of cosine similarity 0 to 0.99.
@@ -51,9 +52,12 @@ def add_parser(commands) -> None:
   parser.add_argument("--activation", default="leaky_relu", help="default: %(default)s")
   add_network(parser)
   add_method(parser, "none")
-  group = parser.add_argument_group("inputs")
+  group = parser.add_argument_group("inputs").add_mutually_exclusive_group()
   group.add_argument(
-    "--input-shape", type=_shape, metavar="N,N,...", help="of one input, such as 32,32,3"
+    "--input-shape",
+    type=_shape,
+    metavar="N,N,...",
+    help="of one input, such as 32,32,3: pairs of random ones",
   )
   group.add_argument("--inputs", metavar="FILE", help="a batch of real inputs, .npy")
   parser.add_argument("--seeds", type=int, default=4, help="random networks; default: %(default)s")
@@ -73,6 +77,12 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.png is not None and not pathlib.Path(arguments.png).absolute().parent.is_dir():
     raise CommandError(f"--png {arguments.png}: there is no such folder.")
   is_own = ":" in arguments.network
+  if is_own:
+    for key in ("depth", "width", "version", "shortcut_weight"):
+      if getattr(arguments, key) is not None:
+        raise CommandError(
+          f"{flag(key)} goes with a named network; {arguments.network!r} is what it is."
+        )
   inputs = _inputs(arguments, is_own)
   try:
     if is_own:
@@ -80,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
       batch = getattr(inputs, "inputs", inputs)
       topology = trace(forward, jax.ShapeDtypeStruct(batch.shape, batch.dtype)) if method else None
     else:
-      network = NamedNetwork(arguments.network, arguments)
+      network = named_network(arguments.network, arguments)
       forward, topology = network.forward, network.topology
     activation = solved(arguments.activation, topology, method)
     report = diagnostics.kernel_report(
@@ -115,8 +125,10 @@ def _inputs(arguments: argparse.Namespace, is_own: bool):
   if arguments.inputs is not None:
     try:
       return np.load(arguments.inputs).astype(np.float32)
-    except (OSError, ValueError) as error:
-      raise CommandError(f"--inputs {arguments.inputs}: {error}") from error
+    except (OSError, ValueError, EOFError, AttributeError) as error:
+      raise CommandError(
+        f"--inputs {arguments.inputs}: {error}; expected one array, as np.save writes it."
+      ) from error
   shape = arguments.input_shape
   if shape is None:
     if is_own:

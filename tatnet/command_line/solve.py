@@ -9,10 +9,11 @@ import sys
 from tatnet.activations import activation_names
 from tatnet.command_line.failure import CommandError
 from tatnet.command_line.options import (
-  NamedNetwork,
   add_method,
   add_network,
+  flag,
   method_of,
+  named_network,
   solved,
 )
 from tatnet.topology import chain
@@ -57,13 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
   as_transformed(arguments.activation)  # a name that is not known is no matter of reach
   method = method_of(arguments)
   if arguments.network is not None:
-    topology = NamedNetwork(arguments.network, arguments).topology
+    topology = named_network(arguments.network, arguments).topology
   elif arguments.depth is None:
     raise CommandError("solve needs --depth, the number of nonlinear layers, or --network.")
   else:
     for key in ("width", "version", "shortcut_weight"):
       if getattr(arguments, key) is not None:
-        raise CommandError(f"--{key.replace('_', '-')} goes with --network.")
+        raise CommandError(f"{flag(key)} goes with --network.")
     topology = chain(arguments.depth)
   activation = solved(arguments.activation, topology, method)
   write = _write_json if arguments.json else _write_text

@@ -98,7 +98,8 @@ class Network:
     activation: the solved activation, or the function given.
     topology: what the activation was solved for; None for ordinary sums.
     module: its Haiku class, for `hk.mixed_precision.set_policy`.
-    options: the arguments that the network is built with.
+    num_classes: size of the output.
+    options: the other arguments that the network is built with.
   """
 
   name: str
@@ -107,10 +108,23 @@ class Network:
   activation: Callable
   topology: Topology | None
   module: type[hk.Module]
+  num_classes: int
   options: Mapping[str, Any]
 
+  def forward(self, x: jax.Array, activation: Callable) -> jax.Array:
+    """Its Haiku function, untransformed, as `tatnet.trace` and the kernel report take it.
+
+    Example:
+      >>> network = tatnet.nets.create("mlp", num_classes=10, width=64, depth=20)
+      >>> tatnet.trace(network.forward, jnp.ones([2, 8]))
+      20 x nonlinear
+    """
+    return self.module(num_classes=self.num_classes, **{**self.options, "activation": activation})(
+      x
+    )
+
   def initialize(self, key: jax.Array, inputs: jax.Array | jax.ShapeDtypeStruct):
-    """`init`, compiled for a single use: without optimisations that take longer than it runs.
+    """`init`, compiled and run.
 
     Args:
       key: a JAX random key.
@@ -123,7 +137,7 @@ class Network:
     def init(key):
       return self.init(key, jnp.zeros(inputs.shape, inputs.dtype))
 
-    return jax.jit(init, compiler_options={"xla_backend_optimization_level": 0})(key)
+    return jax.jit(init)(key)
 
 
 def names() -> list[str]:
@@ -212,6 +226,7 @@ def create(name: str, num_classes: int, **options: Any) -> Network:
     activation,
     topology,
     architecture.network,
+    num_classes,
     MappingProxyType(settings),
   )
 
