@@ -171,12 +171,9 @@ class LocalMaps:
       return self.kernel
     return kernels.QuadratureKernel(self.jet, self.kinks)
 
-  @property
-  def needs_plane_integrals(self) -> bool:
-    """Whether a value of C costs an integral over the plane (some milliseconds)."""
-    if not isinstance(self.kernel, kernels.QuadratureKernel):
-      return False
-    return not self.kernel.has_series(self.operating_q)
+  def needs_plane_integrals(self, q: float) -> bool:
+    """Whether a value of C at q costs an integral over the plane (some milliseconds)."""
+    return isinstance(self.kernel, kernels.QuadratureKernel) and not self.kernel.has_series(q)
 
   def _cosine(self, order, c, q1, q2):
     q1 = self.operating_q if q1 is None else q1

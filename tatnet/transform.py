@@ -9,6 +9,7 @@ import numpy as np
 from tatnet import edge_of_chaos, rectifiers, solver
 from tatnet.activations import Activation, as_activation
 from tatnet.derivatives import slope_jumps
+from tatnet.interpolation import AngularMap
 from tatnet.maps import LocalMaps
 from tatnet.methods import DKS, EOC, TAT, Method, map_of_each_layer
 from tatnet.reach import NoSolutionError
@@ -194,27 +195,16 @@ def cmap(
 
 def _vectorised(maps: LocalMaps, evaluations: int) -> Callable:
   """The C map itself; interpolated where each value is a plane integral and many are needed."""
-  if not (maps.needs_plane_integrals and evaluations > 100):
-    return lambda c: np.asarray(maps.C(np.clip(c, -1.0, 1.0)))
-  interpolant = _interpolant(maps)
-
-  def interpolated(c):
-    value = interpolant(np.arccos(np.clip(c, -1.0, 1.0)))
-    return np.where(c >= 1.0, 1.0, np.clip(value, -1.0, 1.0))
-
-  return interpolated
+  many = maps.needs_plane_integrals(maps.operating_q) and evaluations > 100
+  interpolant = _interpolant(maps) if many else None
+  return interpolant or (lambda c: np.asarray(maps.C(np.clip(c, -1.0, 1.0))))
 
 
 @functools.lru_cache(maxsize=32)
-def _interpolant(maps: LocalMaps) -> np.polynomial.Chebyshev:
-  """C as a polynomial in the angle: with kinks it is not smooth in c at 1, but in arccos(c)."""
-  for degree in (64, 128, 256):
-    polynomial = np.polynomial.Chebyshev.interpolate(
-      lambda angle: maps.C(np.cos(angle)), deg=degree, domain=[0.0, np.pi]
-    )
-    if np.max(np.abs(polynomial.coef[-8:])) < 1e-13:
-      break
-  return polynomial
+def _interpolant(maps: LocalMaps) -> AngularMap | None:
+  """The C map to within rounding; None for one that no degree here resolves."""
+  candidates = (AngularMap(maps, maps.operating_q, degree) for degree in (64, 128, 256))
+  return next((candidate for candidate in candidates if candidate.has_converged), None)
 
 
 def _out_of_reach(activation, network, method, conditions, nearest: float | None) -> str:

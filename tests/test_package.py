@@ -14,7 +14,7 @@ IMPORT_ORDER = [
   {"derivatives", "quadrature", "roots", "initializers", "preprocessing"},
   {"kernels", "activations", "nodes"},
   {"maps", "topology"},
-  {"methods", "validation"},
+  {"methods", "validation", "interpolation"},
   {"transformed", "reach"},
   {"landscape", "moments", "rectifiers", "edge_of_chaos"},
   {"solver"},

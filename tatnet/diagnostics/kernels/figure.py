@@ -108,7 +108,9 @@ def _gradients(axes, report: KernelReport) -> None:
     logs = np.log(report.gradients_measured) - np.log(report.gradients_measured[-1])
   typical = np.exp(np.clip(np.nan_to_num(logs), -80, 80))
   axes.plot(depth, report.gradients_predicted, color="C2", label="predicted")
-  axes.plot(depth, np.median(typical, -1), ".", color="C2", alpha=0.6, label="measured, spread")
+  axes.plot(
+    depth, np.exp(np.log(typical).mean(-1)), ".", color="C2", alpha=0.6, label="measured, spread"
+  )
   axes.fill_between(depth, typical.min(-1), typical.max(-1), color="C2", alpha=0.15)
   axes.set(
     title="Gradient norm by depth", xlabel="layer", ylabel="relative to the last", yscale="log"

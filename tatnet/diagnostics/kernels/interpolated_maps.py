@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from tatnet.kernels import QuadratureKernel
+from tatnet.interpolation import AngularMap
 from tatnet.maps import LocalMaps
 
 _DEGREE = 24
 
 
 @dataclasses.dataclass(frozen=True)
-class LocalValues:
+class ValuesAtPair:
   """Q'(q), C'(1), C'(c) and C(c) of a layer, at its q and the cosine `pair`."""
 
   q_slope: float
@@ -23,7 +23,7 @@ class LocalValues:
 
 
 @functools.lru_cache(maxsize=4096)
-def local_values(maps: LocalMaps, q: float, pair: float) -> LocalValues:
+def local_values(maps: LocalMaps, q: float, pair: float) -> ValuesAtPair:
   """Of a layer that is entered with q and cosine `pair`."""
   interpolant, pair_slope = c_map(maps, q), 0.0
   pair = min(max(pair, -1.0), 1.0)
@@ -32,7 +32,7 @@ def local_values(maps: LocalMaps, q: float, pair: float) -> LocalValues:
     angle = math.acos(pair)
     pair_slope = float(interpolant.in_angle.deriv()(angle)) / -math.sin(angle)
   slope_at_1 = maps.c_slope(1.0, q, q)
-  return LocalValues(
+  return ValuesAtPair(
     maps.q_slope(q),
     slope_at_1,
     pair_slope if abs(pair) < 1 else slope_at_1,
@@ -40,30 +40,15 @@ def local_values(maps: LocalMaps, q: float, pair: float) -> LocalValues:
   )
 
 
-class Interpolated:
-  """C(c; q, q): a polynomial in the angle, in which C is smooth even with kinks."""
-
-  def __init__(self, maps: LocalMaps, q: float):
-    self.in_angle = np.polynomial.Chebyshev.interpolate(
-      lambda angle: maps.C(np.cos(angle), q, q), deg=_DEGREE, domain=[0.0, math.pi]
-    )
-
-  def __call__(self, c: np.ndarray) -> np.ndarray:
-    inner = np.clip(c, -1.0, 1.0)
-    return np.where(inner >= 1.0, 1.0, np.clip(self.in_angle(np.arccos(inner)), -1.0, 1.0))
-
-
 @functools.lru_cache(maxsize=1024)
-def _interpolated(maps: LocalMaps, q: float) -> Interpolated:
-  return Interpolated(maps, q)
+def _interpolated(maps: LocalMaps, q: float) -> AngularMap:
+  return AngularMap(maps, q, _DEGREE)
 
 
-def c_map(maps: LocalMaps, q: float) -> Interpolated:
+def c_map(maps: LocalMaps, q: float) -> AngularMap:
   """The map C(c; q, q), for many cosines."""
   # A plane integral takes milliseconds: near values of q share their map.
-  kernel = maps.kernel
-  is_expensive = isinstance(kernel, QuadratureKernel) and not kernel.has_series(q)
-  return _interpolated(maps, rounded(q) if is_expensive else q)
+  return _interpolated(maps, rounded(q) if maps.needs_plane_integrals(q) else q)
 
 
 def q_map(maps: LocalMaps, q: np.ndarray) -> np.ndarray:

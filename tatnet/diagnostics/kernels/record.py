@@ -77,6 +77,13 @@ class KernelReport:
     """Standard deviation of a pair's cosine over networks, root mean square over pairs."""
     return np.sqrt(np.mean(np.var(self.c_measured, axis=1), axis=-1))
 
+  @property
+  def gradients_relative(self) -> np.ndarray:
+    """Measured gradient norms relative to the last layer's, geometric means over networks."""
+    with np.errstate(all="ignore"):
+      logs = np.log(self.gradients_measured) - np.log(self.gradients_measured[-1])
+      return np.exp(np.mean(logs, axis=1))
+
   def __str__(self) -> str:
     from tatnet.diagnostics.kernels.text import report_text
 

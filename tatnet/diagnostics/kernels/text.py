@@ -21,7 +21,7 @@ def report_text(report: KernelReport) -> str:
     f" {'c measured':>17} {'(+-)':>6} {'grad.':>8} {'pred.':>8}",
   ]
   shown = np.unique(np.linspace(0, layers - 1, min(layers, _ROWS)).round().astype(int))
-  gradients = _relative(report.gradients_measured)
+  gradients = report.gradients_relative
   lines += [_row(report, k, gradients[k]) for k in shown]
   lines += [
     "",
@@ -45,9 +45,3 @@ def _row(report: KernelReport, k: int, gradient: float) -> str:
     f" {report.c_measured[k].mean():7.4f} +- {report.c_spread[k]:<6.4f} {report.c_scatter[k]:6.4f}"
     f" {gradient:8.3g} {report.gradients_predicted[k]:8.3g}"
   )
-
-
-def _relative(gradients: np.ndarray) -> np.ndarray:
-  """Typical gradient norm by layer, relative to the last one's."""
-  with np.errstate(all="ignore"):
-    return np.exp(np.mean(np.log(gradients) - np.log(gradients[-1]), axis=1))

@@ -121,7 +121,7 @@ def _of_chaos(report: "KernelReport") -> list[Finding]:
   text = (
     f"the slope of the C map at 1 is {report.slopes[k]:.3g} behind it and {report.slopes[-1]:.3g} at"
     " the output: inputs that are nearly equal are torn apart, and gradients grow by"
-    f" {_growth(report):.3g} from the last layer to the first."
+    f" {report.gradients_relative[0]:.3g} from the last layer to the first."
   )
   return [Finding(Verdict.CHAOTIC, k, text)]
 
@@ -178,15 +178,8 @@ def _of_measurement(report: "KernelReport") -> list[Finding]:
     k = int(np.argmax(lost))
     text = f"the measured mean cosine goes from {1 - distance[0]:.4f} to {1 - distance[k]:.5f}."
     findings.append(Finding(Verdict.COLLAPSES, k + 1, text))
-  growth = _growth(report)
+  growth = float(report.gradients_relative[0])
   if growth > SLOPE:
     text = f"gradients grow by {growth:.3g} from the last layer to the first."
     findings.append(Finding(Verdict.CHAOTIC, 1, text))
   return findings
-
-
-def _growth(report: "KernelReport") -> float:
-  """Of the gradient norm, from the last layer to the first."""
-  first, last = report.gradients_measured[0], report.gradients_measured[-1]
-  with np.errstate(all="ignore"):
-    return float(np.exp(np.mean(np.log(first) - np.log(last))))
