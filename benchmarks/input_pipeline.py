@@ -1,6 +1,6 @@
 """The image pipeline against the bare decode-crop-resize loop in as many processes.
 
-    python benchmarks/input_pipeline.py --data-dir ../shared/data
+    python benchmarks/input_pipeline.py --data-dir DATA
 
 The bare loop has its JPEGs in memory and throws its crops away; the pipeline reads
 records in shuffled order, decodes, crops and puts batches together, with worker
@@ -146,7 +146,7 @@ def main():
   from tatnet.training import data
 
   parser = record.arguments("input_pipeline", __doc__)
-  parser.add_argument("--data-dir", default="../shared/data", help="has the folder imagenet2012")
+  parser.add_argument("--data-dir", required=True, help="has the folder imagenet2012")
   parser.add_argument("--processes", type=int, default=os.cpu_count())
   parser.add_argument("--batch", type=int, default=128)
   parser.add_argument("--images", type=int, default=2048, help="in each measurement")

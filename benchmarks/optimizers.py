@@ -1,7 +1,7 @@
-"""Progress of K-FAC, Adam and SGD on deep networks without shortcuts, over a sweep.
+"""Progress of K-FAC, Adam, SGD and Muon on deep networks without shortcuts, over a sweep.
 
     python benchmarks/optimizers.py digits
-    python benchmarks/optimizers.py cifar10 --data-dir ../shared/data
+    python benchmarks/optimizers.py cifar10 --data-dir DATA
 
 digits: a TReLU MLP of 50 layers of 256, batch 128: steps until 99 % of the training
 images are right (looked at every five steps), from three seeds. cifar10: a
@@ -24,13 +24,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import record
+from problems import prepare_cifar10, prepare_digits
 
 import tatnet
 from tatnet import training
 from tatnet.training import data
 
 SETTINGS = training.OptimizerSettings
-OPTIMIZERS = ("kfac", "adam", "sgd")
+OPTIMIZERS = ("kfac", "adam", "sgd", "muon")
 DIGITS_SWEEP = {
   "kfac": [
     SETTINGS("kfac", 1e-4, damping=1e-3, inverse_every=10, schedule="constant"),
@@ -39,6 +40,7 @@ DIGITS_SWEEP = {
   ],
   "adam": [SETTINGS("adam", rate, schedule="constant") for rate in (1e-5, 3e-5, 1e-4, 3e-4)],
   "sgd": [SETTINGS("sgd", rate, schedule="constant") for rate in (3e-5, 1e-4, 3e-4, 1e-3)],
+  "muon": [SETTINGS("muon", rate, schedule="constant") for rate in (3e-4, 1e-3, 3e-3)],
 }
 CIFAR_SWEEP = {
   "kfac": [
@@ -47,6 +49,7 @@ CIFAR_SWEEP = {
   ],
   "adam": [SETTINGS("adam", rate, schedule="constant") for rate in (1e-4, 3e-4, 1e-3, 3e-3)],
   "sgd": [SETTINGS("sgd", rate, schedule="constant") for rate in (1e-3, 3e-3, 1e-2, 3e-2)],
+  "muon": [SETTINGS("muon", rate, schedule="constant") for rate in (1e-3, 3e-3, 1e-2)],
 }
 
 
@@ -100,18 +103,12 @@ def train(network, prepare, arrays, settings, steps, seed, *, sharing="reduce", 
 def digits(names: list[str], steps: int) -> list[Run]:
   """Steps until 99 % of the training images are right."""
   arrays = data.load_arrays("digits", "train")
-  channels = data.STATISTICS["digits"]
-
-  def prepare(key, images):
-    del key
-    return tatnet.per_location_normalize(data.normalize(images, channels.mean, channels.std))
-
   network = tatnet.nets.create("mlp", 10, width=256, depth=50)
   runs = []
   for name in names:
     for settings in DIGITS_SWEEP[name]:
       for seed in (0, 1, 2):
-        run = train(network, prepare, arrays, settings, steps, seed, goal=0.99)
+        run = train(network, prepare_digits, arrays, settings, steps, seed, goal=0.99)
         runs.append(run)
         reached = f"{run.reached} steps" if run.reached else f"not in {steps} steps"
         print(
@@ -125,18 +122,12 @@ def digits(names: list[str], steps: int) -> list[Run]:
 def cifar10(names: list[str], steps: int, data_dir: str | None) -> list[Run]:
   """Mean loss of the last third of the steps."""
   arrays = data.load_arrays("cifar10", "train", data_dir)
-  channels = data.STATISTICS["cifar10"]
-
-  def prepare(key, images):
-    images = data.normalize(data.pad_crop_flip(key, images), channels.mean, channels.std)
-    return images.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4))
-
   network = tatnet.nets.create("cifar_resnet20", 10, method=tatnet.TAT(0.8))
   runs = []
   for name in names:
     for settings in CIFAR_SWEEP[name]:
       for sharing in ("reduce", "expand") if name == "kfac" else ("reduce",):
-        run = train(network, prepare, arrays, settings, steps, 0, sharing=sharing)
+        run = train(network, prepare_cifar10, arrays, settings, steps, 0, sharing=sharing)
         runs.append(run)
         print(
           f"{name:5} {sharing if name == 'kfac' else '':7} rate {settings.learning_rate:<7g}"
@@ -190,18 +181,14 @@ def main():
   parser.add_argument("--data-dir", help="folder of prepared TensorFlow Datasets")
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
   args = parser.parse_args()
-  args.out.mkdir(parents=True, exist_ok=True)
   names = [args.only] if args.only else list(OPTIMIZERS)
   if args.problem == "digits":
     runs = digits(names, args.steps)
   else:
     runs = cifar10(names, args.steps, args.data_dir)
-  machine = record.machine()
   for name in names:
     rows = [dataclasses.asdict(run) for run in runs if run.settings.name == name]
-    path = args.out / f"optimizers-{args.problem}-{name}.json"
-    path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
-    print(f"Written: {path}")
+    record.write(args.out / f"optimizers-{args.problem}-{name}.json", rows)
   if args.problem == "cifar10":
     draw(recorded(args.out), args.steps, args.out / "optimizers-cifar10.png")
 

@@ -1,15 +1,18 @@
-"""Accuracy against depth on digits: shaped networks and their baselines, by Adam.
+"""Accuracy against depth: shaped networks and their baselines, by Adam.
 
-    python benchmarks/results.py
+    python benchmarks/results.py digits
+    python benchmarks/results.py cifar10 --data-dir DATA
 
-MLPs of 192 units and 10 to 200 hidden layers, batch 64, 200 steps of Adam without
-schedule. The learning rate of each method and depth is the one of RATES with the lowest
-mean training loss over steps 41 to 60 with seed 100; it then runs with seeds 0, 1 and 2.
-Data: scikit-learn's digits, 1437 training and 360 test images, per-location
-normalised. Writes JSON, the table as Markdown, and docs/figures/accuracy_by_depth.png.
+Networks and settings are those of problems.py: batch 64, Adam without schedule. The
+learning rate of each method and depth is the one with the lowest mean training loss
+over the last 20 steps of a short run with seed 100; it then runs with the other seeds.
+Writes JSON, the table as Markdown, and docs/figures/accuracy_by_depth_<problem>.png.
+Of several runs with --depths or --methods, those in the same JSON file are kept.
 """
 
 import functools
+import json
+import math
 import statistics
 import time
 
@@ -17,54 +20,31 @@ import jax
 import jax.numpy as jnp
 import optax
 import record
+from problems import PROBLEMS, Problem
 
 import tatnet
 from tatnet.training import data
 
-DEPTHS = (10, 30, 100, 200)
-RATES = (1e-4, 3e-4, 1e-3)
-SEEDS = (0, 1, 2)
-WIDTH, BATCH, STEPS, TUNING_STEPS = 192, 64, 200, 60
-
-orthogonal = tatnet.ScaledUniformOrthogonal()
-METHODS = {
-  # Ten layers of ReLU reach 0.87, so that eta is 0.8 there.
-  "TAT, leaky ReLU": lambda depth: {"method": tatnet.TAT(0.9 if depth > 12 else 0.8)},
-  "TAT, tanh": lambda _: {"activation": "tanh", "method": tatnet.TAT()},
-  "DKS, tanh": lambda _: {"activation": "tanh", "method": tatnet.DKS()},
-  "EOC, ReLU (He)": lambda _: {"name": "mlp-eoc"},
-  "tanh as it is": lambda _: {"activation": jnp.tanh, "w_init": orthogonal},
-  "batch norm and shortcuts": lambda _: {"name": "mlp-bn"},
-}
-
-
-def digits(split: str):
-  """Inputs ``[n, 65]`` with q = 1, and labels."""
-  images, labels = data.load_arrays("digits", split)
-  statistics = data.STATISTICS["digits"]
-  x = data.normalize(images, statistics.mean, statistics.std).reshape(len(images), -1)
-  return tatnet.per_location_normalize(x), jnp.asarray(labels)
+BATCH = 64
+EVALUATED = 1000  # images at once
 
 
 class Trainer:
   """One network, compiled once for all rates and seeds."""
 
-  def __init__(self, method: str, depth: int):
-    options = METHODS[method](depth)
-    name = options.pop("name", "mlp")
-    self.network = tatnet.nets.create(name, 10, width=WIDTH, depth=depth, **options)
-    self.init = jax.jit(self.network.init)
-    self.train, self.test = digits("train"), digits("test")
+  def __init__(self, problem: Problem, options: dict, train, test):
+    self.network = tatnet.nets.create(num_classes=10, **options)
+    self.prepare, self.train, self.test = problem.prepare, train, test
     self.optimizer = optax.scale_by_adam()
 
   @functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
-  def step(self, carry, rate, key):
+  def step(self, carry, rate, key, x, y):
+    """One step of Adam."""
     params, state, moments = carry
-    chosen = jax.random.choice(key, len(self.train[0]), [BATCH], replace=False)
-    x, y = (array[chosen] for array in self.train)
 
     def loss(params):
-      logits, new_state = self.network.apply(params, state, None, x, True)
+      inputs = self.prepare(key, x)
+      logits, new_state = self.network.apply(params, state, None, inputs, True)
       return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), new_state
 
     (value, state), gradients = jax.value_and_grad(loss, has_aux=True)(params)
@@ -73,36 +53,53 @@ class Trainer:
     return (params, state, moments), value
 
   @functools.partial(jax.jit, static_argnums=0)
-  def accuracy(self, params, state):
-    logits, _ = self.network.apply(params, state, None, self.test[0], False)
-    return (jnp.argmax(logits, -1) == self.test[1]).mean()
+  def right(self, params, state, x, y):
+    """How many of a batch are."""
+    logits, _ = self.network.apply(params, state, None, self.prepare(None, x), False)
+    return (jnp.argmax(logits, -1) == y).sum()
+
+  def accuracy(self, params, state) -> float:
+    """On all test images."""
+    x, y = self.test
+    starts = range(0, len(x), EVALUATED)
+    parts = [self.right(params, state, *(a[i : i + EVALUATED] for a in (x, y))) for i in starts]
+    return sum(map(int, parts)) / len(x)
 
   def run(self, rate: float, seed: int, steps: int) -> dict:
-    """Trains; the mean loss of the last 20 steps and the accuracy on the test images."""
+    """Trains; the losses, and the accuracy on the test images."""
     init_key, key = jax.random.split(jax.random.key(seed))
-    params, state = self.init(init_key, self.train[0][:BATCH])
+    x, y = self.train
+    params, state = self.network.initialize(init_key, self.prepare(None, x[:BATCH]))
     carry, losses = (params, state, self.optimizer.init(params)), []
+    order = data.Shuffled(len(x), BATCH, seed)
     start = time.perf_counter()
-    for step_key in jax.random.split(key, steps):
-      carry, loss = self.step(carry, rate, step_key)
+    for number, step_key in enumerate(jax.random.split(key, steps)):
+      taken = order.indices(number)
+      carry, loss = self.step(carry, rate, step_key, x[taken], y[taken])
       losses.append(loss)
-    losses = jax.device_get(losses)
+    losses = [float(loss) for loss in losses]
     return {
       "rate": rate,
       "seed": seed,
-      "loss": float(sum(losses[-20:]) / 20),
-      "accuracy": float(self.accuracy(*carry[:2])),
+      "losses": losses,
+      "accuracy": self.accuracy(*carry[:2]),  # that of guessing, if it diverged
       "seconds": time.perf_counter() - start,
     }
 
 
-def measure(method: str, depth: int) -> dict:
+def last(run: dict) -> float:
+  """Mean loss of the last 20 steps; infinite if it broke off."""
+  mean = statistics.fmean(run["losses"][-20:])
+  return mean if math.isfinite(mean) else math.inf
+
+
+def measure(problem: Problem, method: str, depth: int, seeds, train, test) -> dict:
   """The best rate, and the runs with it."""
-  trainer = Trainer(method, depth)
-  tuning = [trainer.run(rate, 100, TUNING_STEPS) for rate in RATES]
-  best = min(tuning, key=lambda run: run["loss"] if run["loss"] == run["loss"] else float("inf"))
-  runs = [trainer.run(best["rate"], seed, STEPS) for seed in SEEDS]
-  return {"method": method, "depth": depth, "rate": best["rate"], "tuning": tuning, "runs": runs}
+  trainer = Trainer(problem, problem.methods[method](depth), train, test)
+  tuning = [trainer.run(rate, 100, problem.tuning_steps) for rate in problem.rates]
+  rate = min(tuning, key=last)["rate"]
+  runs = [trainer.run(rate, seed, problem.steps) for seed in seeds]
+  return {"method": method, "depth": depth, "rate": rate, "tuning": tuning, "runs": runs}
 
 
 def cell(row: dict) -> str:
@@ -112,17 +109,26 @@ def cell(row: dict) -> str:
   return f"{statistics.mean(percent):.1f} ({low:.1f} to {high:.1f}) at {row['rate']:g}"
 
 
-def draw(rows: list[dict], out) -> None:
+def table(problem: Problem, rows: list[dict]) -> str:
+  """As Markdown."""
+  cells = {(row["method"], row["depth"]): cell(row) for row in rows}
+  lines = ["| method | " + " | ".join(f"{depth} layers" for depth in problem.depths) + " |"]
+  lines.append("|---" * (len(problem.depths) + 1) + "|")
+  for method in problem.methods:
+    found = [cells.get((method, depth), "not run") for depth in problem.depths]
+    lines.append(f"| {method} | " + " | ".join(found) + " |")
+  return "\n".join(lines)
+
+
+def draw(problem: Problem, rows: list[dict], out) -> None:
   """Accuracy against depth; bars from the smallest to the largest seed."""
-  import matplotlib
+  from matplotlib.figure import Figure
 
-  matplotlib.use("Agg")
-  import matplotlib.pyplot as plt
-
-  figure, axis = plt.subplots(figsize=(6, 4))
-  styles = ("o-", "s-", "^-", "v--", "D--", "x:")
-  for method, style in zip(METHODS, styles, strict=True):
-    found = [row for row in rows if row["method"] == method]
+  figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+  axis = figure.subplots()
+  styles = ("o-", "s-", "^-", "v--", "D--", "P-.", "X-.", "x:", "+:", "*:")
+  for method, style in zip(problem.methods, styles, strict=False):
+    found = sorted((r for r in rows if r["method"] == method), key=lambda row: row["depth"])
     percent = [[100 * run["accuracy"] for run in row["runs"]] for row in found]
     means = [statistics.mean(values) for values in percent]
     bars = [
@@ -131,34 +137,37 @@ def draw(rows: list[dict], out) -> None:
     ]
     depths = [row["depth"] for row in found]
     axis.errorbar(depths, means, bars, fmt=style, capsize=3, label=method)
-  axis.set(xscale="log", xlabel="hidden layers", ylabel="test accuracy, %", ylim=(0, 102))
-  axis.set_xticks(DEPTHS, [str(depth) for depth in DEPTHS], minor=False)
+  axis.set(xscale="log", xlabel="layers", ylabel="test accuracy, %", title=problem.title)
+  axis.set_ylim(0)
+  axis.set_xticks(problem.depths, [str(depth) for depth in problem.depths], minor=False)
   axis.minorticks_off()
   axis.legend(fontsize=8, loc="lower left")
-  figure.tight_layout()
   figure.savefig(out, dpi=110)
 
 
 def main():
   """Runs everything, prints the table, writes JSON and the figure."""
   parser = record.arguments("results", __doc__)
-  parser.add_argument("--depths", nargs="*", type=int, default=DEPTHS)
-  parser.add_argument("--methods", nargs="*", default=list(METHODS))
+  parser.add_argument("problem", choices=PROBLEMS)
+  parser.add_argument("--data-dir", help="folder of prepared TensorFlow Datasets")
+  parser.add_argument("--depths", nargs="*", type=int)
+  parser.add_argument("--methods", nargs="*")
+  parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
   args = parser.parse_args()
-  rows = []
-  for depth in args.depths:
-    for method in args.methods:
-      rows.append(measure(method, depth))
-      seconds = sum(run["seconds"] for key in ("tuning", "runs") for run in rows[-1][key])
-      print(f"{depth:4} {method:26} {cell(rows[-1])}   [{seconds:.0f} s]", flush=True)
-    record.write(args.out, rows)  # what is done is kept if the rest is cut off
-  print("| method | " + " | ".join(f"{depth} layers" for depth in args.depths) + " |")
-  print("|---" * (len(args.depths) + 1) + "|")
-  for method in args.methods:
-    cells = [cell(row) for row in rows if row["method"] == method]
-    print(f"| {method} | " + " | ".join(cells) + " |")
-  if list(args.methods) == list(METHODS):
-    draw(rows, record.FOLDER.parent / "docs" / "figures" / "accuracy_by_depth.png")
+  problem = PROBLEMS[args.problem]
+  out = args.out.with_stem(f"{args.out.stem}-{args.problem}")
+  train, test = (data.load_arrays(problem.data, s, args.data_dir) for s in ("train", "test"))
+  rows = json.loads(out.read_text())["rows"] if out.exists() else []
+  for depth in args.depths or problem.depths:
+    for method in args.methods or problem.methods:
+      row = measure(problem, method, depth, args.seeds, train, test)
+      rows = [r for r in rows if (r["method"], r["depth"]) != (method, depth)] + [row]
+      seconds = sum(run["seconds"] for key in ("tuning", "runs") for run in row[key])
+      print(f"{depth:4} {method:26} {cell(row)}   [{seconds:.0f} s]", flush=True)
+      record.write(out, rows)  # what is done is kept if the rest is cut off
+  print(table(problem, rows))
+  figures = record.FOLDER.parent / "docs" / "figures"
+  draw(problem, rows, figures / f"accuracy_by_depth_{args.problem}.png")
 
 
 if __name__ == "__main__":

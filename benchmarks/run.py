@@ -1,10 +1,11 @@
-"""All benchmarks by one command, and every budget with pass or MISS.
+"""The benchmarks that have a budget, by one command: every budget with pass or MISS.
 
-    python benchmarks/run.py [names] [--quick] [--data-dir ../shared/data]
+    python benchmarks/run.py [names] [--quick] [--data-dir DATA]
 
-Runs the scripts of this folder one after the other, prints what they print, and
-writes ``results/all.json`` with the contents of their JSON files, verdicts among them. Some take many minutes; ``--quick`` is passed on to those that know it.
-Those that read images or CIFAR-10 are left out without ``--data-dir``.
+Runs the scripts one after the other, prints what they print, and writes
+``results/all.json`` with the contents of their JSON files, verdicts among them. Some
+take many minutes; ``--quick`` is passed on to those that know it. input_pipeline is
+left out without ``--data-dir``.
 """
 
 import argparse
@@ -46,16 +47,15 @@ def run(name: str, quick: bool, data_dir: pathlib.Path | None) -> dict:
 def main():
   """Runs, collects, sums up."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  here = [name for name in SCRIPTS if (FOLDER / f"{name}.py").exists()]
-  parser.add_argument("names", nargs="*", help=f"of {', '.join(here)}; all if not given")
+  parser.add_argument("names", nargs="*", help=f"of {', '.join(SCRIPTS)}; all if not given")
   parser.add_argument("--quick", action="store_true")
   parser.add_argument("--data-dir", type=pathlib.Path)
   args = parser.parse_args()
-  unknown = set(args.names) - set(here)
+  unknown = set(args.names) - set(SCRIPTS)
   if unknown:
-    parser.error(f"{', '.join(unknown)}; expected some of {', '.join(here)}")
+    parser.error(f"{', '.join(unknown)}; expected some of {', '.join(SCRIPTS)}")
   collected = {}
-  for name in args.names or here:
+  for name in args.names or SCRIPTS:
     if args.data_dir is None and "{data}" in SCRIPTS[name]:
       print(f"== {name}: left out, no --data-dir")
       continue

@@ -41,14 +41,14 @@ def loop_seconds(parts, state, steps: int):
   from tatnet import training
 
   with tempfile.TemporaryDirectory() as folder:
-    record = loop.Record(parts.config, pathlib.Path(folder), 0)
+    writer = loop.Record(parts.config, pathlib.Path(folder), 0)
     # What comes at its end is none of the loop's steps.
-    record.checkpoint = record.evaluation = lambda *_: None
+    writer.checkpoint = writer.evaluation = lambda *_: None
     parts = parts._replace(evaluate=lambda _: None)
     start = time.perf_counter()
-    outcome = loop.train(parts, state, record, steps)
+    outcome = loop.train(parts, state, writer, steps)
     seconds = (time.perf_counter() - start) / steps
-    record.close()
+    writer.close()
     assert len(training.read_metrics(folder)) == steps
   return seconds, outcome.state
 
@@ -59,9 +59,8 @@ def measure(name: str, steps: int, repeats: int, **options) -> dict:
   import loop
 
   config = configs.CONFIGS[name][1]
-  never = {"evaluate_every": 10**9, "checkpoint_every": 10**9, "contrast": ()}
-  never["steps"] = 10**9
-  config = dataclasses.replace(config, **never, **options).resolved()
+  never = dict.fromkeys(("evaluate_every", "checkpoint_every", "steps"), 10**9)
+  config = dataclasses.replace(config, **never, contrast=(), **options).resolved()
   parts = loop.assemble(config)
   state = parts.initial()
   batch = next(parts.inputs.batches(0))

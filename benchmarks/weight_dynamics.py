@@ -1,6 +1,6 @@
 """Effective learning rates of ResNet-56 with and without shortcuts, beside what the model predicts.
 
-    python benchmarks/weight_dynamics.py --data-dir ../shared/data
+    python benchmarks/weight_dynamics.py --data-dir DATA
 
 Version 1 of the ResNet for CIFAR with batch normalisation, as it is (Short) and without
 the additions (NoShort), on CIFAR-10 images averaged down to 16x16. First, for several
@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import optax
 import record
+from problems import prepare_cifar10
 from matplotlib.figure import Figure
 
 import tatnet
@@ -45,12 +46,10 @@ class Problem(NamedTuple):
 def batches(args, steps: int):
   """Normalised images ``[batch, 16, 16, 3]`` and labels of every step."""
   images, labels = data.load_arrays("cifar10", "train[:20%]", args.data_dir)
-  statistics = data.STATISTICS["cifar10"]
   order = data.Shuffled(len(images), args.batch_size, seed=0)
   for step in range(steps):
     chosen = order.indices(step)
-    x = data.normalize(images[chosen], statistics.mean, statistics.std)
-    yield np.asarray(x.reshape(len(x), 16, 2, 16, 2, 3).mean((2, 4))), labels[chosen]
+    yield np.asarray(prepare_cifar10(None, images[chosen])), labels[chosen]
 
 
 def build(name: str, images, labels) -> Problem:

@@ -24,6 +24,9 @@ class Parts(NamedTuple):
   """What a run is made of.
 
   Attributes:
+    config: of the run.
+    inputs: its data.
+    network: of `tatnet.nets`.
     initial: ``() ->`` the state before the first step.
     like: its shapes, dtypes and shardings.
     step: from `tatnet.training.make_train_step`.

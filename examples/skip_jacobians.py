@@ -12,7 +12,7 @@ on the same images in all trials. Before each of the first steps all singular va
 of the Jacobian of the two blocks and the classifier are taken, for the whole batch at
 once: 320 outputs by 23,040 inputs. Ten trials take a quarter of an hour on one core.
 
-    python examples/skip_jacobians.py --data-dir ../shared/data
+    python examples/skip_jacobians.py --data-dir DATA
     python examples/skip_jacobians.py --data digits --trials 2  # needs no download
 """
 

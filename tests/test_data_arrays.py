@@ -1,18 +1,17 @@
 """Small data sets as arrays: their contents, what is said when they are missing, no TensorFlow."""
 
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import sklearn.datasets
+from prepared_data import DATA
 
 from tatnet.training import data
 
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 needs_shared = pytest.mark.skipif(
-  not SHARED.is_dir(), reason=f"no prepared data in {SHARED}; see the project's README"
+  not DATA.is_dir(), reason=f"no prepared data in {DATA}; see the project's README"
 )
 
 
@@ -62,7 +61,7 @@ def test_statistics_of_digits():
 
 @needs_shared
 def test_cifar10_is_complete():
-  images, labels = data.load_arrays("cifar10", "train", SHARED)
+  images, labels = data.load_arrays("cifar10", "train", DATA)
   assert images.shape == (50000, 32, 32, 3)
   assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
   np.testing.assert_array_equal(np.bincount(labels), np.full(10, 5000))
@@ -73,7 +72,7 @@ def test_cifar10_is_complete():
 
 @needs_shared
 def test_mnist_is_complete():
-  images, labels = data.load_arrays("mnist", "train", str(SHARED))
+  images, labels = data.load_arrays("mnist", "train", str(DATA))
   assert images.shape == (60000, 28, 28, 1)
   assert np.bincount(labels).tolist() == [
     *(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949)
@@ -86,8 +85,8 @@ def test_mnist_is_complete():
 def test_pixels_are_those_that_tfds_decodes(name):
   import tensorflow_datasets as tfds
 
-  source = tfds.data_source(name, data_dir=SHARED, split="test", download=False)
-  images, labels = data.load_arrays(name, "test", SHARED)
+  source = tfds.data_source(name, data_dir=DATA, split="test", download=False)
+  images, labels = data.load_arrays(name, "test", DATA)
   assert len(images) == 10000
   for i in (0, 1, 999, 1000, 5432, 9999):  # both sides of a piece that is read at once
     np.testing.assert_array_equal(images[i], source[i]["image"])
@@ -96,8 +95,8 @@ def test_pixels_are_those_that_tfds_decodes(name):
 
 @needs_shared
 def test_part_of_a_split():
-  images, labels = data.load_arrays("mnist", "test[:1%]", SHARED)
-  whole, _ = data.load_arrays("mnist", "test", SHARED)
+  images, labels = data.load_arrays("mnist", "test[:1%]", DATA)
+  whole, _ = data.load_arrays("mnist", "test", DATA)
   np.testing.assert_array_equal(images, whole[:100])
   assert len(labels) == 100
 
@@ -105,7 +104,7 @@ def test_part_of_a_split():
 @needs_shared
 def test_unknown_split():
   with pytest.raises(ValueError, match=r"split='validation'; .* has 'test', 'train'"):
-    data.load_arrays("cifar10", "validation", SHARED)
+    data.load_arrays("cifar10", "validation", DATA)
   with pytest.raises(ValueError, match="'train' and 'test'"):
     data.load_arrays("digits", "validation")
 
@@ -150,7 +149,7 @@ def test_tensorflow_is_not_imported(tmp_path):
   code = f"""
 import pathlib, sys
 from tatnet.training import data
-shared = pathlib.Path({str(SHARED)!r})
+shared = pathlib.Path({str(DATA)!r})
 data.load_arrays("digits", "test")
 if shared.is_dir():
   data.load_arrays("mnist", "test[:1%]", shared)

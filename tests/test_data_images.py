@@ -6,11 +6,11 @@ import pickle
 import numpy as np
 import PIL.Image
 import pytest
+from prepared_data import DATA
 
 from tatnet.training import data
 
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data in {SHARED}")
+needs_shared = pytest.mark.skipif(not DATA.is_dir(), reason=f"no prepared data in {DATA}")
 
 
 def save(path, colour=(10, 20, 30), size=(12, 9)):
@@ -71,7 +71,7 @@ def test_folders_that_make_no_sense(tmp_path):
 
 @needs_shared
 def test_imagenet_records_stay_encoded():
-  source = data.TfdsImages("imagenet2012", "train", SHARED)
+  source = data.TfdsImages("imagenet2012", "train", DATA)
   assert len(source) == 3000
   assert source.num_classes == 1000
   assert source[0].encoded[:2] == b"\xff\xd8"
@@ -81,15 +81,15 @@ def test_imagenet_records_stay_encoded():
   copy = pickle.loads(pickle.dumps(source))
   assert copy[7] == source[7]
   assert "record 7 of 'train' in" in source.describe(7)
-  assert len(data.TfdsImages("imagenet2012", "validation[:10%]", SHARED)) == 80
+  assert len(data.TfdsImages("imagenet2012", "validation[:10%]", DATA)) == 80
 
 
 @needs_shared
 def test_imagenet_pixels_are_those_that_tfds_decodes():
   import tensorflow_datasets as tfds
 
-  source = data.TfdsImages("imagenet2012", "validation", SHARED)
-  reference = tfds.data_source("imagenet2012", data_dir=SHARED, split="validation", download=False)
+  source = data.TfdsImages("imagenet2012", "validation", DATA)
+  reference = tfds.data_source("imagenet2012", data_dir=DATA, split="validation", download=False)
   for i in (0, 1, 799):
     np.testing.assert_array_equal(data.decode_image(source[i].encoded), reference[i]["image"])
     assert source[i].label == reference[i]["label"]

@@ -1,16 +1,15 @@
 """Batches of decoded images: resumption, workers, sharing, evaluation, unreadable files."""
 
 import logging
-import pathlib
 
 import numpy as np
 import PIL.Image
 import pytest
+from prepared_data import DATA
 
 from tatnet.training import data
 from tatnet.training.data.pieces import Pieces
 
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 NUM_IMAGES = 53
 BROKEN = 20
 
@@ -219,9 +218,9 @@ def test_bad_arguments(source, options, message):
     take(source, 1, **options)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data in {SHARED}")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no prepared data in {DATA}")
 def test_real_images():
-  source = data.TfdsImages("imagenet2012", "validation", SHARED)
+  source = data.TfdsImages("imagenet2012", "validation", DATA)
   counted, shapes, unreadable = 0, set(), ()
   with data.image_batches(source, 128, 0, train=False, num_workers=0) as batches:
     for batch in batches:
@@ -229,7 +228,7 @@ def test_real_images():
       shapes.add(batch["image"].shape)
     unreadable = batches.unreadable
   assert (counted, shapes, unreadable) == (800, {(128, 224, 224, 3)}, ())
-  train = take(data.TfdsImages("imagenet2012", "train", SHARED), 2, start_step=30)
+  train = take(data.TfdsImages("imagenet2012", "train", DATA), 2, start_step=30)
   assert 60 < np.mean([batch["image"] for batch in train]) < 180
 
 

@@ -1,13 +1,10 @@
 """Records of TFDS, read byte by byte, against the protocol buffer library's own reader."""
 
-import pathlib
-
 import pytest
+from prepared_data import DATA
 
 from tatnet.training import data
 from tatnet.training.data.records import image_and_label
-
-SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 
 
 def varint(value):
@@ -66,14 +63,14 @@ def test_cut_off_records_are_told(keep):
     image_and_label(whole[: min(keep, len(whole) - 1)])
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no prepared data in {SHARED}")
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no prepared data in {DATA}")
 def test_the_same_as_tfds_reads():
   import tensorflow_datasets as tfds
 
-  source = data.TfdsImages("imagenet2012", "validation", SHARED)
+  source = data.TfdsImages("imagenet2012", "validation", DATA)
   reference = tfds.data_source(
     "imagenet2012",
-    data_dir=SHARED,
+    data_dir=DATA,
     split="validation",
     download=False,
     decoders={"image": tfds.decode.SkipDecoding()},

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from prepared_data import DATA
 
 from tatnet.diagnostics.jacobians import largest_singular_values, singular_values
 
 ROOT = pathlib.Path(__file__).parent.parent
-DATA = ROOT.parent / "shared" / "data"
 
 
 def load(name):
@@ -99,9 +99,7 @@ def test_singular_values_of_the_whole_batch(start, signal):
   np.testing.assert_allclose(largest.values, values[:2], rtol=1e-3)
 
 
-@pytest.mark.skipif(
-  not (DATA / "mnist").is_dir(), reason="MNIST is not in ../shared/data in TFDS's format"
-)
+@pytest.mark.skipif(not (DATA / "mnist").is_dir(), reason=f"no prepared MNIST in {DATA}")
 def test_shortcuts_train_faster_at_first_on_mnist():
   """On average over the ten trials of docs/diagnostics/skips_and_jacobians.md."""
   images, labels = skips.load_images("mnist", DATA)
