@@ -12,33 +12,6 @@ import numpy as np
 
 from tatnet import derivatives
 
-_NAMES = frozenset(
-  [
-    "asinh",
-    "atan",
-    "bentid",
-    "cos",
-    "elu",
-    "erf",
-    "gelu",
-    "gelu_exact",
-    "hard_tanh",
-    "leaky_relu",
-    "mish",
-    "relu",
-    "relu6",
-    "selu",
-    "sigmoid",
-    "silu",
-    "sin",
-    "softplus",
-    "softsign",
-    "square",
-    "swish",
-    "tanh",
-  ]
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
@@ -94,7 +67,7 @@ class Activation:
     if not all(math.isfinite(k) for k in kinks):
       raise ValueError(f"Activation got kinks={self.kinks!r}; expected finite numbers.")
     name = self.name or getattr(self.function, "__name__", type(self.function).__name__)
-    if self.jet is None and name in _NAMES:
+    if self.jet is None and name in ACTIVATIONS:
       name = f"custom_{name}"  # the plain name stands for the library's own function
     jet = self.jet or derivatives.of_jax_function(self.function)
     for field, value in (("kinks", kinks), ("name", name), ("jet", jet)):
@@ -159,6 +132,11 @@ def activation_names() -> tuple[str, ...]:
     True
   """
   return tuple(sorted(ACTIVATIONS))
+
+
+def is_library(activation: Activation) -> bool:
+  """Whether it is the one that its name stands for."""
+  return ACTIVATIONS.get(activation.name) is activation
 
 
 def as_activation(activation: str | Activation | Callable) -> Activation:

@@ -168,7 +168,7 @@ def elu(x, *, scale: float = 1.0, alpha: float = 1.0):
 selu = functools.partial(elu, scale=1.0507009873554805, alpha=1.6732632423543772)
 
 
-def leaky_relu(x, *, negative_slope: float = 0.01):
+def leaky_relu(x, *, negative_slope: float):
   line = _identity(x)
   return _pieces(x >= 0, line, x < 0, negative_slope * line)
 

@@ -21,7 +21,7 @@ import math
 import numpy as np
 
 from tatnet import quadrature
-from tatnet.activations import ACTIVATIONS, Activation
+from tatnet.activations import Activation, is_library
 from tatnet.landscape import (
   Landscape,
   cells_with_root,
@@ -33,7 +33,7 @@ from tatnet.landscape import (
 from tatnet.methods import LocalConditions
 from tatnet.moments import LocalQuantities, local_quantities
 from tatnet.reach import NoSolutionError, nearest_reachable
-from tatnet.transformed import TransformedActivation
+from tatnet.transformed import TransformedActivation, as_transformed
 
 _TOLERANCE = 1e-11
 _PANELS = (24, 96, 384)
@@ -44,8 +44,7 @@ _PERIOD = {"sin": 2 * math.pi, "cos": 2 * math.pi}
 
 
 def _period(activation: Activation) -> float | None:
-  named = ACTIVATIONS.get(activation.name) is activation
-  return _PERIOD.get(activation.name) if named else None
+  return _PERIOD.get(activation.name) if is_library(activation) else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +56,12 @@ class _Solution:
 
   def record(self, activation: Activation) -> TransformedActivation:
     period = _period(activation)
-    return TransformedActivation(
-      activation.name,
+    return dataclasses.replace(
+      as_transformed(activation),
       input_scale=self.alpha,
       input_shift=self.beta % period if period else self.beta,
       output_shift=self.delta,
       output_scale=self.gamma,
-      base=None if ACTIVATIONS.get(activation.name) is activation else activation,
     )
 
 

@@ -17,6 +17,7 @@ from tatnet.activations import (
   DEFAULT_NEGATIVE_SLOPE,
   Activation,
   as_activation,
+  is_library,
   leaky_relu,
 )
 from tatnet.maps import LocalMaps, LocalValues
@@ -228,8 +229,7 @@ def as_transformed(
     return activation
   base = as_activation(activation)
   check_activation(base)
-  is_named = ACTIVATIONS.get(base.name) is base
-  return TransformedActivation(base.name, base=None if is_named else base)
+  return TransformedActivation(base.name, base=None if is_library(base) else base)
 
 
 def local_maps(activation: str | Activation | Callable | TransformedActivation) -> LocalMaps:

@@ -1,5 +1,6 @@
 """ResNets for images of 32x32."""
 
+import dataclasses
 from typing import Unpack
 
 from tatnet.nets.options import NetworkOptions
@@ -30,8 +31,10 @@ def cifar_plan(depth: int, version: int, width: int) -> Plan:
 
 def preact_plan(depth: int) -> Plan:
   """A ResNet's stages of version 2, on a 3x3 stem and without a last activation."""
-  stages = resnet_plan(depth, version=2)
-  return Plan(Layer(64, 3), stages.stages, stages.windows, PRE_ACTIVATION, final_activation=False)
+  imagenet = resnet_plan(depth, version=2)
+  return dataclasses.replace(
+    imagenet, stem=Layer(64, 3), order=PRE_ACTIVATION, final_activation=False, max_pool=False
+  )
 
 
 class CifarResNet(ResidualNetwork):

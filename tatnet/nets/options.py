@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Callable
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, get_args
 
 import haiku as hk
 import jax
@@ -14,9 +14,6 @@ from tatnet.transformed import TransformedActivation
 ActivationFunction = Callable[[jax.Array], jax.Array]
 Normalization = Literal["batch", "layer", "weight"]
 Shortcut = Literal["projection", "pool", "pool+projection"]
-
-NORMALIZATIONS = ("batch", "layer", "weight")
-SHORTCUTS = ("projection", "pool", "pool+projection")
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -84,13 +81,13 @@ class Options:
         " tatnet.transform_activation, or jax.nn.relu."
       )
     check_shortcut_weight(self.shortcut_weight)
-    if self.normalization not in (None, *NORMALIZATIONS):
+    if self.normalization not in (None, *get_args(Normalization)):
       raise ValueError(
-        f"normalization={self.normalization!r}; expected None, {', '.join(map(repr, NORMALIZATIONS))}."
+        f"normalization={self.normalization!r}; expected None, {', '.join(map(repr, get_args(Normalization)))}."
       )
-    if self.shortcut not in SHORTCUTS:
+    if self.shortcut not in get_args(Shortcut):
       raise ValueError(
-        f"shortcut={self.shortcut!r}; expected one of {', '.join(map(repr, SHORTCUTS))}."
+        f"shortcut={self.shortcut!r}; expected one of {', '.join(map(repr, get_args(Shortcut)))}."
       )
     if not 0 <= self.dropout_rate < 1:
       raise ValueError(f"dropout_rate={self.dropout_rate!r}; expected a number in [0, 1).")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -219,7 +219,7 @@ def blocks_of(params: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block]
 
 def check_uncovered(uncovered: str) -> None:
   """Raises ValueError unless it is one of the choices."""
-  if uncovered not in ("error", "identity"):
+  if uncovered not in get_args(Uncovered):
     raise ValueError(f"uncovered={uncovered!r}; expected 'error' or 'identity'.")
 
 

@@ -1,7 +1,7 @@
 """Loss, gradients and Kronecker factors in one pass."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,6 @@ from tatnet.optim.runs import HaikuRun, PlainRun
 from tatnet.optim.taps import Observer, Sharing
 
 Curvature = Literal["fisher", "gauss-newton", "empirical"]
-_CURVATURES = ("fisher", "gauss-newton", "empirical")
 
 
 class Factors(NamedTuple):
@@ -101,9 +100,9 @@ def value_grad_and_factors(
     >>> jax.tree.map(jnp.shape, result.factors.layers["mlp/~/linear_0"])
     {'inputs': (5, 5), 'outputs': (16, 16)}
   """
-  if curvature not in _CURVATURES:
-    raise ValueError(f"curvature={curvature!r}; expected one of {_CURVATURES}.")
-  if sharing not in ("expand", "reduce"):
+  if curvature not in get_args(Curvature):
+    raise ValueError(f"curvature={curvature!r}; expected one of {get_args(Curvature)}.")
+  if sharing not in get_args(Sharing):
     raise ValueError(f"sharing={sharing!r}; expected 'expand' or 'reduce'.")
   check_uncovered(uncovered)
   is_model = hasattr(network, "init") and hasattr(network, "apply")
@@ -120,7 +119,7 @@ def value_grad_and_factors(
         f"curvature={curvature!r} needs a random key; expected key=jax.random.key(...)"
       )
     model_key, sample_key = (None, None) if key is None else jax.random.split(key)
-    observer = Observer(_batch_size(inputs), sharing, _dtype_of(params))
+    observer = Observer(_batch_size(inputs), sharing, dtype_of(params))
     make = HaikuRun if is_model else PlainRun
     run = make(network, observer, params, state, model_key, inputs, kwargs)
     taps, covered = run.taps(uncovered)
@@ -178,6 +177,6 @@ def _batch_size(inputs: tuple) -> int:
   return sizes.pop()
 
 
-def _dtype_of(params) -> jnp.dtype:
+def dtype_of(params) -> jnp.dtype:
   """Factors have the precision of the parameters, and at least 32 bits."""
   return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
-from tatnet.optim.evaluate import Factors
+from tatnet.optim.evaluate import Factors, dtype_of
 from tatnet.optim.inverses import damped_inverses
 
 _SAME_OPTION = "Pass uncovered='identity' to let their gradients pass unchanged."
@@ -115,7 +115,7 @@ def scale_by_kfac(
     return covered
 
   def init(params) -> ScaleByKfacState:
-    dtype = jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+    dtype = dtype_of(params)
     return ScaleByKfacState(
       count=jnp.zeros([], jnp.int32),
       batches=jnp.zeros([], jnp.int32),

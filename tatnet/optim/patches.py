@@ -80,7 +80,7 @@ def patch_moment(x: jax.Array, window: Window) -> jax.Array:
   if size == 1 or stride != 1 or counts[-1] <= (size - 1) * dilation:
     taps = _taps(columns, 1, window, -1, counts[-1])
     patches = jnp.stack(taps, axis=-2)
-    moment = jnp.einsum("btkd,btle->kdle", patches, patches, preferred_element_type=_wide(x))
+    moment = jnp.einsum("btkd,btle->kdle", patches, patches, preferred_element_type=wide(x))
   else:
     moment = _shifted_moment(columns, size, dilation, counts[-1])
   # The window's last axis belongs between the others and the channels.
@@ -109,7 +109,7 @@ def _shifted_moment(columns: jax.Array, size: int, dilation: int, count: int) ->
 
   def product(start: int, stop: int, shift: int) -> jax.Array:
     a, b = columns[:, start:stop], columns[:, start + shift : stop + shift]
-    return jnp.einsum("bld,ble->de", a, b, preferred_element_type=_wide(columns))
+    return jnp.einsum("bld,ble->de", a, b, preferred_element_type=wide(columns))
 
   rows = [[None] * size for _ in range(size)]
   for distance in range(size):
@@ -126,6 +126,6 @@ def _shifted_moment(columns: jax.Array, size: int, dilation: int, count: int) ->
   return jnp.stack([jnp.stack(row, axis=1) for row in rows])
 
 
-def _wide(x: jax.Array) -> jnp.dtype:
+def wide(x: jax.Array) -> jnp.dtype:
   """Sums are kept in at least 32 bits."""
   return jnp.promote_types(x.dtype, jnp.float32)

@@ -9,12 +9,13 @@ Kronecker factors come out of the ordinary backward pass, under `jit`, `scan`,
 
 import dataclasses
 import functools
+import math
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from tatnet.optim.patches import Window, padded, patch_moment, patch_sum
+from tatnet.optim.patches import Window, padded, patch_moment, patch_sum, wide
 
 Sharing = Literal["expand", "reduce"]
 
@@ -101,11 +102,11 @@ class InputMoment:
     if self.observer.sharing == "reduce":
       x = x.mean(axis=1, keepdims=True)
     x = x.reshape(-1, x.shape[-1])
-    return self._bordered(_product(x, x), x.sum(0, dtype=_wide(x)), x.shape[0])
+    return self._bordered(_product(x, x), x.sum(0, dtype=wide(x)), x.shape[0])
 
   def _of_patches(self, x: jax.Array) -> jax.Array:
-    locations = _size(self.window.outputs(x.shape[1:-1]))
-    total = patch_sum(x.astype(_wide(x)), self.window)
+    locations = math.prod(self.window.outputs(x.shape[1:-1]))
+    total = patch_sum(x.astype(wide(x)), self.window)
     if self.observer.sharing == "expand":
       moment = patch_moment(x, self.window)
       return self._bordered(moment, total.sum(0), x.shape[0] * locations)
@@ -253,7 +254,7 @@ def _over_locations(g: jax.Array, parameter: jax.Array, batch: int) -> jax.Array
   g = _grouped(g, batch)
   shape = (1,) * (g.ndim - parameter.ndim) + parameter.shape
   axes = tuple(axis for axis in range(1, g.ndim) if shape[axis] == 1)
-  return g.sum(axes, dtype=_wide(g)).reshape(batch, *parameter.shape)
+  return g.sum(axes, dtype=wide(g)).reshape(batch, *parameter.shape)
 
 
 def _mean_square(own: jax.Array, observer: Observer) -> jax.Array:
@@ -261,13 +262,4 @@ def _mean_square(own: jax.Array, observer: Observer) -> jax.Array:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-  return jnp.einsum("bi,bj->ij", a, b, preferred_element_type=_wide(a))
-
-
-def _wide(x: jax.Array) -> jnp.dtype:
-  """Sums are kept in at least 32 bits."""
-  return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def _size(shape) -> int:
-  return functools.reduce(lambda a, b: a * b, shape, 1)
+  return jnp.einsum("bi,bj->ij", a, b, preferred_element_type=wide(a))

@@ -34,7 +34,6 @@ def placeholder(x: jax.Array) -> jax.Array:
   Example:
     >>> def apply(params, x):
     ...   return tatnet.placeholder(x @ params) @ params.T
-    >>> import warnings
     >>> try:
     ...   tatnet.trace_apply(apply, jnp.ones([8, 8]), jnp.ones([4, 8]))
     ... except tatnet.TopologyError as error:

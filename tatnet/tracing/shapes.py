@@ -74,7 +74,7 @@ def _axes_after(seen: Equation, axes, old, new):
 def _moved(signal: Signal, axes, seen: Equation, old, new, index: int) -> Signal:
   """The signal with one more entry in its layout; what undoes the last one removes it."""
   layout = signal.layout
-  if math.prod(old) == math.prod(new) and seen.name != "transpose" and seen.name not in ("rev",):
+  if math.prod(old) == math.prod(new) and seen.name not in ("transpose", "rev"):
     before = old
     if layout and layout[-1][0] == "reshape":
       before, layout = layout[-1][1], layout[:-1]

@@ -111,7 +111,5 @@ class Statistic:
 class Unreadable:
   """Stands for a signal where reading had to give up."""
 
-  axes: tuple[str, ...] = ()
-
 
 Value = Known | Data | Weights | Signal | Statistic | Unreadable

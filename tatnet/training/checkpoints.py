@@ -21,8 +21,8 @@ class Checkpoints:
   """Checkpoints of a run: Orbax's, each with the digests of its files.
 
   A checkpoint counts once its manifest is there and every file is as it was
-  written. Whatever else lies in the folder, half-written or damaged, is passed over
-  with a warning.
+  written. One that was never finished is passed over, and so, with a warning, is one
+  that is damaged.
 
   Attributes:
     folder: where they lie, one sub-folder for each step.

@@ -61,8 +61,8 @@ def constrain_rates(
 
   Reference:
     Mehmeti-Goepel & Wand (arXiv 2306.00700), "constrained ELR training" and "uniform
-    effective learning rates". Their rule is not public to us: this is a
-    reconstruction, akin to LARS (You et al., arXiv 1708.03888).
+    effective learning rates". This is a reconstruction from
+    that description, akin to LARS (You et al., arXiv 1708.03888).
 
   Example:
     >>> mask = {"a": True, "b": True, "head": False}

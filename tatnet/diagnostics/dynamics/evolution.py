@@ -70,8 +70,8 @@ def predict(
     ValueError: a number out of range, or rates that are not positive.
 
   Reference:
-    Mehmeti-Goepel & Wand (arXiv 2306.00700), the case of "constant base gradients". Their
-    equations are not public to us; these are derived. On real networks base norms
+    Mehmeti-Goepel & Wand (arXiv 2306.00700), the case of "constant base gradients". The
+    equations are derived here, not copied. On real networks base norms
     change, the more the larger the step: expect the order of things, not the numbers.
 
   Example:

@@ -94,8 +94,8 @@ def effective_learning_rates(
     TypeError: a mask that is not of bools.
 
   Reference:
-    Mehmeti-Goepel & Wand (arXiv 2306.00700). The spread is max/min; the statistic
-    that the paper uses is not known to us, hence the two others.
+    Mehmeti-Goepel & Wand (arXiv 2306.00700). The spread is max/min; the paper
+    may use one of the two others.
 
   Example:
     >>> params = {"conv": {"w": jnp.array([3.0, 4.0])}, "deep": {"w": jnp.array([0.0, 2.0])}}

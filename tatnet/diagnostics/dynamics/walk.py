@@ -64,8 +64,8 @@ def random_walk(
     ValueError: numbers out of range, or lengths that disagree.
 
   Reference:
-    Mehmeti-Goepel & Wand (arXiv 2306.00700), Algorithm 1 "Random Walk", of which the
-    listing is not public to us: a reconstruction.
+    Mehmeti-Goepel & Wand (arXiv 2306.00700), Algorithm 1 "Random Walk",
+    reconstructed from its description.
 
   Example:
     >>> walk = tatnet.diagnostics.dynamics.random_walk(

@@ -68,7 +68,7 @@ def warm_up(
 
   Reference:
     Mehmeti-Goepel & Wand (arXiv 2306.00700) propose a hyper-parameter-free warm-up that
-    minimises the spread. Their listing is not public to us: this is a reconstruction.
+    minimises the spread. This is a reconstruction from that description.
 
   Example:
     >>> mask = {"a": True, "b": True}

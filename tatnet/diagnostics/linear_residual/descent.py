@@ -58,7 +58,8 @@ def descend(
   check_layers("descend", layers, 0.0)
   if not step_size > 0 or not steps >= 0:
     raise ValueError(
-      f"descend got step_size={step_size!r}, steps={steps!r}; expected them above 0."
+      f"descend got step_size={step_size!r}, steps={steps!r}; expected a step size above"
+      " 0 and at least 0 steps."
     )
   shape = square_matrix(target, "descend").shape
   given = np.zeros([layers, *shape]) if start is None else start

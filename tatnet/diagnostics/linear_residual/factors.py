@@ -131,6 +131,6 @@ def _stretching_layers(layers: int, logs: np.ndarray, angle: float) -> int:
   if layers == 1 or not counts.size:
     return 0
   with np.errstate(divide="ignore", over="ignore"):
-    stretched = np.expm1(np.abs(logs[:, None]).max(0) / np.maximum(counts, 1))
+    stretched = np.expm1(np.abs(logs).max() / np.maximum(counts, 1))
     turned = 2 * np.sin(np.minimum(angle / np.maximum(2 * (layers - counts), 1), np.pi / 2))
   return int(counts[np.argmin(np.maximum(stretched * is_stretched, turned * is_turned))])

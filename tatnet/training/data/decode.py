@@ -169,9 +169,8 @@ def _mirror(image: np.ndarray) -> np.ndarray:
   opencv = _opencv()
   if opencv is None or image.shape[-1] == 1:
     return np.ascontiguousarray(image[:, ::-1])
-  return opencv.flip(
-    image, 1
-  )  # NumPy copies three bytes at a time, which takes as long as decoding
+  # NumPy copies three bytes at a time, which takes as long as decoding.
+  return opencv.flip(image, 1)
 
 
 @functools.cache
