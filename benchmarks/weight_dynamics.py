@@ -21,8 +21,8 @@ import jax
 import numpy as np
 import optax
 import record
-from problems import prepare_cifar10
 from matplotlib.figure import Figure
+from problems import prepare_cifar10
 
 import tatnet
 from tatnet.diagnostics import dynamics
