@@ -87,7 +87,8 @@ def train(network, prepare, arrays, settings, steps, seed, *, sharing="reduce", 
   for number in range(steps):
     take = order.indices(number)
     start = time.perf_counter()
-    state, metrics = step(state, {"image": images[take], "label": labels[take]})
+    batch = {"image": images[take], "label": labels[take]}
+    state, metrics = step(state, batch, refresh=settings.factors_due(number))
     run.losses.append(float(metrics["loss"]))
     run.seconds.append(time.perf_counter() - start)
     if not math.isfinite(run.losses[-1]):
@@ -119,21 +120,20 @@ def digits(names: list[str], steps: int) -> list[Run]:
   return runs
 
 
-def cifar10(names: list[str], steps: int, data_dir: str | None) -> list[Run]:
+def cifar10(names: list[str], steps: int, sharing: str, data_dir: str | None) -> list[Run]:
   """Mean loss of the last third of the steps."""
   arrays = data.load_arrays("cifar10", "train", data_dir)
   network = tatnet.nets.create("cifar_resnet20", 10, method=tatnet.TAT(0.8))
   runs = []
   for name in names:
     for settings in CIFAR_SWEEP[name]:
-      for sharing in ("reduce", "expand") if name == "kfac" else ("reduce",):
-        run = train(network, prepare_cifar10, arrays, settings, steps, 0, sharing=sharing)
-        runs.append(run)
-        print(
-          f"{name:5} {sharing if name == 'kfac' else '':7} rate {settings.learning_rate:<7g}"
-          f" damping {settings.damping:<6g} loss {last(run, steps):.3f},"
-          f" {1e3 * run.seconds_per_step:.0f} ms a step"
-        )
+      run = train(network, prepare_cifar10, arrays, settings, steps, 0, sharing=sharing)
+      runs.append(run)
+      print(
+        f"{name:5} rate {settings.learning_rate:<7g} damping {settings.damping:<6g}"
+        f" loss {last(run, steps):.3f}, {1e3 * run.seconds_per_step:.0f} ms a step",
+        flush=True,
+      )
   return runs
 
 
@@ -178,6 +178,7 @@ def main():
   parser.add_argument("problem", choices=("digits", "cifar10"))
   parser.add_argument("--only", choices=OPTIMIZERS, help="one optimiser")
   parser.add_argument("--steps", type=int, default=150)
+  parser.add_argument("--sharing", choices=("reduce", "expand"), default="reduce")
   parser.add_argument("--data-dir", help="folder of prepared TensorFlow Datasets")
   parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
   args = parser.parse_args()
@@ -185,7 +186,7 @@ def main():
   if args.problem == "digits":
     runs = digits(names, args.steps)
   else:
-    runs = cifar10(names, args.steps, args.data_dir)
+    runs = cifar10(names, args.steps, args.sharing, args.data_dir)
   for name in names:
     rows = [dataclasses.asdict(run) for run in runs if run.settings.name == name]
     record.write(args.out / f"optimizers-{args.problem}-{name}.json", rows)
