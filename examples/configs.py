@@ -132,6 +132,8 @@ class Config:
     if self.learning_rate is not None:
       return self
     rates = LEARNING_RATES.get(self.data, LEARNING_RATES["imagenet"])
+    if self.optimizer not in rates:
+      raise ValueError(f"optimizer {self.optimizer!r}; expected one of {', '.join(rates)}.")
     return dataclasses.replace(self, learning_rate=rates[self.optimizer])
 
   def contrasted(self, contrast: str) -> "Config":

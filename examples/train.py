@@ -16,13 +16,14 @@ import pathlib
 import shlex
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import tyro
 from configs import CONFIGS, Config
 from loop import NotFinite, Record, assemble, train, unreadable_images
 
+import tatnet
 from tatnet import training
 
 _MAY_CHANGE = {"resume", "stop_after", "out", "data_dir", "workers", "contrast"}
@@ -41,16 +42,18 @@ class Row(NamedTuple):
 def run(config: Config, folder: pathlib.Path) -> Row:
   """Trains one network, or goes on with it."""
   begin = time.perf_counter()
-  config = config.resolved()
   try:
     parts = assemble(config)
-    if jax.process_index() == 0:
-      _start_folder(folder, config, parts.network)
+    _check_folder(folder, config)
     found = (
       training.Checkpoints(folder / "checkpoints").restore(parts.like) if config.resume else None
     )
   except (FileNotFoundError, ValueError) as error:  # of what was asked for
     sys.exit(str(error))
+  if jax.process_index() == 0:
+    _write_config(folder, config, parts.network)
+    if config.resume and found is None:
+      logging.warning("No checkpoint in %s: starting from the beginning.", folder)
   start, state = (0, parts.initial()) if found is None else found
   del found  # the step consumes the state: nothing else may hold it
   record = Record(config, folder, start)
@@ -66,23 +69,31 @@ def run(config: Config, folder: pathlib.Path) -> Row:
   return Row(config, folder, result, (time.perf_counter() - begin) / 60)
 
 
-def _start_folder(folder: pathlib.Path, config: Config, network) -> None:
-  """Makes the run's folder with its config; a new run does not mix with an old one."""
+def _check_folder(folder: pathlib.Path, config: Config) -> None:
+  """A new run does not mix with an old one, and one that goes on says what has changed."""
   path = folder / "config.json"
   if not config.resume and (folder / "metrics.jsonl").exists():
     sys.exit(f"{folder} holds a run already. Pass --resume to continue it, or another --out.")
-  saved = json.loads(json.dumps(dataclasses.asdict(config)))
   if config.resume and path.exists():
-    before = json.loads(path.read_text())
-    changed = {key for key in saved if key not in _MAY_CHANGE and before.get(key) != saved[key]}
-    for key in sorted(changed):
-      logging.warning(
-        "Resumed with another %s: %s, before %s.", key, saved[key], before.get(key, "nothing")
-      )
+    before, now = json.loads(path.read_text()), _as_json(config)
+    for key in sorted(now):
+      if key not in _MAY_CHANGE and before.get(key) != now[key]:
+        logging.warning(
+          "Resumed with another %s: %s, before %s.", key, now[key], before.get(key, "nothing")
+        )
+
+
+def _write_config(folder: pathlib.Path, config: Config, network) -> None:
+  """Every field, and the solved activation."""
+  saved = _as_json(config)
   if hasattr(network.activation, "to_dict"):
     saved["solved_activation"] = network.activation.to_dict()
   folder.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(saved, indent=1))
+  (folder / "config.json").write_text(json.dumps(saved, indent=1))
+
+
+def _as_json(config: Config) -> dict[str, Any]:
+  return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def main(config: Config) -> list[Row]:
@@ -93,8 +104,15 @@ def main(config: Config) -> list[Row]:
   name = pathlib.Path(config.data).name
   out = pathlib.Path(config.out or f"runs/{name}-{config.network}")
   runs = {out: config}
-  for contrast in config.contrast:
-    runs[out.with_name(f"{out.name}-vs-{contrast.replace(':', '-')}")] = config.contrasted(contrast)
+  try:
+    for contrast in config.contrast:
+      each = runs[out.with_name(f"{out.name}-vs-{contrast.replace(':', '-')}")] = config.contrasted(
+        contrast
+      )
+      tatnet.nets.architecture_of(each.network)  # before hours of the first run have passed
+    runs = {folder: each.resolved() for folder, each in runs.items()}
+  except ValueError as error:
+    sys.exit(str(error))
   rows = []
   for folder, each in runs.items():
     try:
@@ -103,7 +121,7 @@ def main(config: Config) -> list[Row]:
       if folder == out:
         sys.exit(str(error))
       print(f"{each.network}, {each.optimizer}: {error}", file=sys.stderr)
-      rows.append(Row(each.resolved(), folder, None, math.nan))
+      rows.append(Row(each, folder, None, math.nan))
   if jax.process_index() == 0:
     _print_summary(rows, out / "curves.png")
   return rows
@@ -148,4 +166,8 @@ if __name__ == "__main__":
   if "--plot" in sys.argv:
     plot(sys.argv[1:])
   else:
-    main(tyro.extras.overridable_config_cli(CONFIGS, description=__doc__))
+    chosen = tyro.extras.overridable_config_cli(CONFIGS, description=__doc__)
+    try:
+      main(chosen)
+    except KeyboardInterrupt:  # while no step was running
+      sys.exit("Stopped; what was saved before is intact.")

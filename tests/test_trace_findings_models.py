@@ -224,6 +224,11 @@ def test_a_function_that_is_transformed_already(transform):
     tatnet.trace(transform(forward), VECTORS)
 
 
+def test_arguments_that_the_function_does_not_take():
+  with pytest.raises(TypeError, match=r"'act'.*under the name 'activation'"):
+    tatnet.trace(lambda x, act: act(hk.Linear(8)(x)), jnp.ones([2, 8]))
+
+
 @pytest.mark.parametrize("trace", [tatnet.trace, tatnet.trace_apply])
 def test_no_function(trace):
   with pytest.raises(TypeError, match=r"expected .*function"):

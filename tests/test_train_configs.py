@@ -220,6 +220,25 @@ def test_a_run_in_parts(example, tmp_path):
   assert steps == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(
+  ("contrast", "message"),
+  [("mlp-eocc", "Did you mean"), ("mlp-eoc:sdg", "optimizer 'sdg'; expected one of sgd")],
+)
+def test_a_contrast_is_checked_before_the_first_run(example, tmp_path, contrast, message):
+  with pytest.raises(SystemExit, match=message):
+    example.main(small(example, "digits", tmp_path, contrast=(contrast,)))
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_resume_that_is_refused_leaves_the_config(example, tmp_path):
+  config = small(example, "digits", tmp_path, optimizer="adam")
+  example.main(config)
+  before = (tmp_path / "run" / "config.json").read_text()
+  with pytest.raises(SystemExit, match="does not fit the run"):
+    example.main(dataclasses.replace(config, resume=True, width=9))
+  assert (tmp_path / "run" / "config.json").read_text() == before
+
+
 def test_what_changed_since_the_run_began_is_said(example, tmp_path, caplog):
   config = small(example, "digits", tmp_path, optimizer="adam")
   example.main(config)

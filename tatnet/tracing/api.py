@@ -77,6 +77,7 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
 
   Raises:
     TopologyError: the model breaks the rules; lists every finding.
+    TypeError: a transformed function, or arguments that the function does not take.
 
   Warns:
     TopologyWarning: something outside the theory but tolerated (max pooling).
@@ -103,6 +104,7 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
     )
   if _takes_activation(forward):
     kwargs = {"activation": placeholder, **kwargs}
+  _check_arguments(forward, inputs, kwargs)
   arrays, inputs_of = _arrays(inputs)
   network = hk.transform_with_state(lambda *args: forward(*inputs_of(args), **kwargs))
 
@@ -288,6 +290,22 @@ def _leaves(tree: Any) -> list[tuple[Any, Any]]:
 
 def _name(path) -> str:
   return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
+
+
+def _check_arguments(function: Callable, inputs: tuple, kwargs: dict[str, Any]) -> None:
+  """Raises TypeError where the function could not be called."""
+  try:
+    signature = inspect.signature(function)
+  except (TypeError, ValueError):  # it does not tell
+    return
+  try:
+    signature.bind(*inputs, **kwargs)
+  except TypeError as error:
+    raise TypeError(
+      f"trace cannot call {getattr(function, '__name__', function)}{signature}: {error}. Expected the"
+      " inputs in their order, the activation under the name 'activation', which trace passes by"
+      " itself, and other arguments by keyword: trace(forward, inputs, is_training=True)."
+    ) from None
 
 
 def _takes_activation(function: Callable) -> bool:

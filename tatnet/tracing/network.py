@@ -202,8 +202,9 @@ class Network:
       "sum not normalised",
       node.place,
       f"its terms have the weights {_numbers(weights)}, whose squares add to {factor**2:.9g}",
-      f"use constant weights whose squares add to 1, such as {_numbers([w / factor for w in weights])};"
-      f" or divide the sum by {abs(factor):.9g}.",
+      "write it as w * shortcut + sqrt(1 - w**2) * branch, and let the activation be the model's"
+      " argument, since another one changes the weights found; or divide the sum by"
+      f" {abs(factor):.9g}, which makes them {_numbers([w / factor for w in weights])}.",
     )
     node.corrected *= factor
     return 1.0

@@ -97,7 +97,7 @@ def _cosines(axes, report: KernelReport) -> None:
   axes.set(
     title=f"Cosines at layer {len(report.widths)}",
     xlabel="cosine",
-    ylabel="pairs, over all networks",
+    ylabel="pairs and locations, over all networks",
     xlim=(-1.02, 1.02),
   )
 

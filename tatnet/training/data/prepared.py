@@ -94,5 +94,6 @@ def _how_to_prepare(name: str, root: pathlib.Path, data_dir, versions) -> str:
   return (
     f"{found} This prepares it, once and with TensorFlow, which training does not need:\n"
     f"  {command}\n"
-    f"Or give the folder that holds {name!r}.{_MANUAL.get(name, '')}"
+    f"Or give the folder that holds {name!r}: data_dir=, or --data-dir of the trainer."
+    f"{_MANUAL.get(name, '')}"
   )
