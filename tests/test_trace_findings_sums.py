@@ -122,7 +122,7 @@ def test_the_printed_weights_make_it_clean(weights):
   *found, squares = numbers(finding.what)
   assert found == pytest.approx(weights, rel=1e-8)
   assert squares == pytest.approx(total, rel=1e-8)
-  _, *fixed, divisor = numbers(finding.remedy)
+  divisor, *fixed = numbers(finding.remedy.partition("divide")[2])
   unit = [w / math.sqrt(total) for w in weights]
   assert fixed == pytest.approx(unit, rel=1e-8)
   mended = read(weighted(fixed), len(fixed))
