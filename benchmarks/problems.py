@@ -68,7 +68,7 @@ orthogonal = tatnet.ScaledUniformOrthogonal()
 PROBLEMS = {
   "digits": Problem(
     data="digits",
-    depths=(10, 30, 100, 200),
+    depths=(10, 30, 100),
     methods={
       # Ten layers of ReLU reach 0.87, so that eta is 0.8 there.
       "TAT, leaky ReLU": lambda d: mlp(d, method=tatnet.TAT(0.9 if d > 12 else 0.8)),
