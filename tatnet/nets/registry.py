@@ -116,8 +116,8 @@ class Network:
 
     Example:
       >>> network = tatnet.nets.create("mlp", num_classes=10, width=64, depth=20)
-      >>> tatnet.trace(network.forward, jnp.ones([2, 8]))
-      20 x nonlinear
+      >>> tatnet.trace(network.forward, jnp.ones([2, 8])).num_nonlinear
+      20
     """
     return self.module(num_classes=self.num_classes, **{**self.options, "activation": activation})(
       x

@@ -49,6 +49,10 @@ def make_train_step(
     optimiser's state on the device, in one program, which is slow on CPUs for
     convolutions.
 
+  Raises:
+    ValueError: by the step, an average decay for a state without an average, or none
+      for one with it.
+
   Example:
     >>> network = tatnet.nets.create("mlp", 10, width=32, depth=20)
     >>> optimizer = optax.adam(1e-3)
