@@ -2,7 +2,7 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import haiku as hk
@@ -17,10 +17,10 @@ Taps = dict[str, dict[str, jax.Array]]
 
 
 @dataclasses.dataclass
-class HaikuRun:
-  """A Haiku model as a function of parameters and taps."""
+class _Run:
+  """A model, and all that it is called with besides parameters and taps."""
 
-  network: Any
+  model: Any
   observer: Observer
   params: Any
   state: Any
@@ -28,13 +28,18 @@ class HaikuRun:
   inputs: tuple
   kwargs: Mapping
 
+
+@dataclasses.dataclass
+class HaikuRun(_Run):
+  """A Haiku model as a function of parameters and taps."""
+
   def __post_init__(self):
-    self._is_stateless = isinstance(self.network, hk.Transformed)
+    self._is_stateless = isinstance(self.model, hk.Transformed)
     if self.state is None and not self._is_stateless:
       self.state = {}
-    self._model = haiku_taps.TappedModel(self.observer, self.state or {})
-    is_haiku = isinstance(self.network, hk.Transformed | hk.TransformedWithState)
-    names = inspect.signature(self.network.apply).parameters if is_haiku else ("rng",)
+    self._tapped = haiku_taps.TappedModel(self.observer, self.state or {})
+    is_haiku = isinstance(self.model, hk.Transformed | hk.TransformedWithState)
+    names = inspect.signature(self.model.apply).parameters if is_haiku else ("rng",)
     self._takes_key = "rng" in names  # hk.without_apply_rng takes it away
 
   def taps(self, uncovered: Uncovered) -> tuple[Taps, list[str]]:
@@ -42,35 +47,27 @@ class HaikuRun:
     key = jax.random.key(0)
 
     def init():
-      made = self.network.init(key, *self.inputs, **self.kwargs)
+      made = self.model.init(key, *self.inputs, **self.kwargs)
       return made if self._is_stateless else made[0]
 
-    with self._model.installed():
+    with self._tapped.installed():
       shapes = jax.eval_shape(init)
     _, taps = haiku_taps.split_taps(shapes)
-    covered = _covered(self.params, taps, self._model.problems, uncovered)
+    covered = _covered(self.params, taps, self._tapped.problems, uncovered)
     return jax.tree.map(lambda tap: jnp.zeros(tap.shape, tap.dtype), taps), covered
 
   def __call__(self, params, taps):
     merged = haiku_taps.merged(params, taps)
     state = () if self._is_stateless else (self.state,)
     key = (self.key,) if self._takes_key else ()
-    with self._model.installed():
-      result = self.network.apply(merged, *state, *key, *self.inputs, **self.kwargs)
+    with self._tapped.installed():
+      result = self.model.apply(merged, *state, *key, *self.inputs, **self.kwargs)
     return (result, {}) if self._is_stateless else result
 
 
 @dataclasses.dataclass
-class PlainRun:
+class PlainRun(_Run):
   """A function written with taps, as a function of parameters and taps."""
-
-  apply: Callable
-  observer: Observer
-  params: Any
-  state: Any
-  key: Any
-  inputs: tuple
-  kwargs: Mapping
 
   def taps(self, uncovered: Uncovered) -> tuple[Taps, list[str]]:
     """Dummies of the layers, and which layers are covered."""
@@ -98,9 +95,9 @@ class PlainRun:
 
   def __call__(self, params, taps):
     kwargs = dict(self.kwargs)
-    if "key" in inspect.signature(self.apply).parameters:
+    if "key" in inspect.signature(self.model).parameters:
       kwargs["key"] = self.key
-    return self.apply(params, taps, self.observer, *self.inputs, **kwargs), {}
+    return self.model(params, taps, self.observer, *self.inputs, **kwargs), {}
 
 
 def _covered(
