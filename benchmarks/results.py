@@ -156,7 +156,7 @@ def main():
   args = parser.parse_args()
   problem = PROBLEMS[args.problem]
   out = args.out.with_stem(f"{args.out.stem}-{args.problem}")
-  train, test = (data.load_arrays(problem.data, s, args.data_dir) for s in ("train", "test"))
+  train, test = (data.load_arrays(args.problem, s, args.data_dir) for s in ("train", "test"))
   rows = json.loads(out.read_text())["rows"] if out.exists() else []
   for depth in args.depths or problem.depths:
     for method in args.methods or problem.methods:

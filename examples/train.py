@@ -106,10 +106,9 @@ def main(config: Config) -> list[Row]:
   runs = {out: config}
   try:
     for contrast in config.contrast:
-      each = runs[out.with_name(f"{out.name}-vs-{contrast.replace(':', '-')}")] = config.contrasted(
-        contrast
-      )
-      tatnet.nets.architecture_of(each.network)  # before hours of the first run have passed
+      folder = out.with_name(f"{out.name}-vs-{contrast.replace(':', '-')}")
+      runs[folder] = config.contrasted(contrast)
+      tatnet.nets.architecture_of(runs[folder].network)  # not after hours of the first run
     runs = {folder: each.resolved() for folder, each in runs.items()}
   except ValueError as error:
     sys.exit(str(error))
