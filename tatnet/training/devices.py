@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 
@@ -35,6 +36,9 @@ def start_processes(
       " expected all three, or none of them on a cluster that JAX knows."
     )
   jax.distributed.initialize(coordinator, num_processes, process_id)
+  # On CPUs, the first sum over processes connects them, and gives up on one that
+  # comes 30 seconds late: no less than compiling may take. Now all are here.
+  multihost_utils.sync_global_devices("tatnet.training.start_processes")
 
 
 def data_mesh() -> Mesh:
