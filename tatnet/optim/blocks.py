@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from tatnet.optim.inverses import Damped
-from tatnet.optim.symmetric import average_of, inverse_of, moved, pack
+from tatnet.optim.symmetric import inverse_of, moved, trace
 
 Uncovered = Literal["error", "identity"]
 Arrays = Mapping[str, jax.Array]
@@ -52,6 +52,10 @@ class KroneckerBlock:
       for side, shape in self.statistics().items()
     }
 
+  def total(self, factors: Arrays) -> jax.Array:
+    """The sum of the factors' eigenvalues: finite if all of them is."""
+    return sum(trace(factor).sum() for factor in factors.values())
+
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; inverses stay."""
     return {side: moved(packed, factors[side], rate) for side, packed in state.items()}
@@ -63,20 +67,16 @@ class KroneckerBlock:
     ``A + pi sqrt(damping)`` and ``G + sqrt(damping) / pi``, where pi^2 is the ratio
     of their mean eigenvalues (Martens & Grosse, arXiv 1503.05671, Section 6.3).
     """
-    averages = {side: average_of(packed) for side, packed in state.items()}
-    a, g = (_mean_eigenvalue(averages[side]) for side in ("inputs", "outputs"))
+    a, g = (_mean_eigenvalue(state[side]) for side in ("inputs", "outputs"))
     tiny = jnp.finfo(a.dtype).tiny
-    # Two roots: the ratio itself overflows where the gradients are zero.
-    pi = jnp.sqrt(jnp.maximum(a, tiny)) / jnp.sqrt(jnp.maximum(g, tiny))
+    # Two roots: the ratio itself overflows where the gradients are zero. No average
+    # has a mean below zero; one that does turns both inverses into NaN.
+    pi = jnp.sqrt(a + tiny) / jnp.sqrt(g + tiny)
     root = jnp.sqrt(damping).astype(a.dtype)
     return {
-      "inputs": Damped(averages["inputs"], root * pi),
-      "outputs": Damped(averages["outputs"], root / pi),
+      "inputs": Damped(state["inputs"], root * pi),
+      "outputs": Damped(state["outputs"], root / pi),
     }
-
-  def inverted(self, state: Arrays, inverses: Arrays) -> dict[str, jax.Array]:
-    """New inverses beside the averages."""
-    return {side: pack(average_of(packed), inverses[side]) for side, packed in state.items()}
 
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """``A^-1 V G^-1`` for the gradient as a matrix V ``[inputs, outputs]``."""
@@ -108,6 +108,10 @@ class DiagonalBlock:
     """Averages of zero."""
     return {key: jnp.zeros(shape, dtype) for key, shape in self.shapes}
 
+  def total(self, factors: Arrays) -> jax.Array:
+    """The sum of the factors: finite if all of them is."""
+    return sum(factor.sum() for factor in factors.values())
+
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors."""
     return {key: average + rate * (factors[key] - average) for key, average in state.items()}
@@ -116,11 +120,6 @@ class DiagonalBlock:
     """Nothing: dividing is cheap."""
     del state, damping
     return {}
-
-  def inverted(self, state: Arrays, inverses: Arrays) -> Arrays:
-    """The state as it is."""
-    del inverses
-    return state
 
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """The gradient divided by the damped diagonal."""
@@ -147,6 +146,10 @@ class EmbeddingBlock:
     rows, width = self.table
     return {"inputs": jnp.zeros(rows, dtype), "outputs": jnp.zeros((width, width + 1), dtype)}
 
+  def total(self, factors: Arrays) -> jax.Array:
+    """The sum of the factors' eigenvalues: finite if all of them is."""
+    return factors["inputs"].sum() + trace(factors["outputs"])
+
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; the inverse stays."""
     return {
@@ -156,12 +159,7 @@ class EmbeddingBlock:
 
   def damped(self, state: Arrays, damping) -> dict[str, Damped]:
     """The outputs' moment, and what is added to it before it is inverted."""
-    return {"outputs": Damped(average_of(state["outputs"]), jnp.sqrt(damping) / self._pi(state))}
-
-  def inverted(self, state: Arrays, inverses: Arrays) -> dict[str, jax.Array]:
-    """A new inverse beside the average."""
-    outputs = pack(average_of(state["outputs"]), inverses["outputs"])
-    return {"inputs": state["inputs"], "outputs": outputs}
+    return {"outputs": Damped(state["outputs"], jnp.sqrt(damping) / self._pi(state))}
 
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """Rows divided by their damped frequency, times the inverse of the outputs' moment."""
@@ -172,16 +170,15 @@ class EmbeddingBlock:
 
   def _pi(self, state: Arrays) -> jax.Array:
     tiny = jnp.finfo(state["inputs"].dtype).tiny
-    outputs = _mean_eigenvalue(average_of(state["outputs"]))
-    inputs = jnp.maximum(state["inputs"].mean(), tiny)
-    return jnp.sqrt(inputs) / jnp.sqrt(jnp.maximum(outputs, tiny))
+    outputs = _mean_eigenvalue(state["outputs"])
+    return jnp.sqrt(state["inputs"].mean() + tiny) / jnp.sqrt(outputs + tiny)
 
 
 Block = KroneckerBlock | DiagonalBlock | EmbeddingBlock
 
 
-def _mean_eigenvalue(matrix: jax.Array) -> jax.Array:
-  return jnp.trace(matrix, axis1=-2, axis2=-1) / matrix.shape[-1]
+def _mean_eigenvalue(packed: jax.Array) -> jax.Array:
+  return trace(packed) / packed.shape[-2]
 
 
 def blocks_of(params: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block], list[str]]:

@@ -1,4 +1,4 @@
-"""Inverses of damped factors: one matrix at a time, or spread over devices."""
+"""Inverses of damped averages: one matrix at a time, or spread over devices."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,93 +7,107 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
 
+from tatnet.optim.symmetric import trace, with_inverse
+
 
 class Damped(NamedTuple):
-  """Matrices to be inverted after something is added to their diagonal.
+  """Averages to be inverted after something is added to their diagonal.
 
   Attributes:
-    matrices: symmetric and positive, ``[n, n]`` or ``[layers, n, n]``.
+    packed: averages beside their last inverses, ``[n, n + 1]`` or ``[layers, n, n + 1]``;
+      see `tatnet.optim.symmetric`.
     damping: a number above 0, or one for each layer.
   """
 
-  matrices: jax.Array
+  packed: jax.Array
   damping: jax.Array
 
 
-def damped_inverse(matrices: jax.Array, damping: jax.Array) -> jax.Array:
-  """``(matrix + damping I)^-1`` of symmetric positive matrices.
+def damped_inverse(packed: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """``(average + damping I)^-1`` in the place of the last inverse.
 
   Stacks are inverted in a loop: on two cores, jaxlib 0.10 hangs when a program runs
-  two LAPACK calls on stacks at the same time.
+  two LAPACK calls on stacks at the same time. And a pair that is read, inverted and
+  written by itself stays in the cache.
 
   Args:
-    matrices: ``[n, n]`` or ``[layers, n, n]``.
+    packed: ``[n, n + 1]`` or ``[layers, n, n + 1]``.
     damping: a number, or one for each layer; above 0.
 
   Returns:
-    Symmetric matrices of the same shape.
+    The new pairs, and for each layer whether its inverse is finite. Where it is not,
+    the last one stays.
 
   Example:
     >>> from tatnet.optim.inverses import damped_inverse
-    >>> print(damped_inverse(jnp.array([[3.0, 0], [0, 1]]), jnp.array(1.0)).round(5))
-    [[0.25 0.  ]
-     [0.   0.5 ]]
+    >>> average = jnp.array([[3.0, 0, 0], [0, 1, 0]])  # and an inverse of zero
+    >>> packed, is_finite = damped_inverse(average, jnp.array(1.0))
+    >>> print(packed.round(5), is_finite)
+    [[3.   0.25 0.  ]
+     [0.   1.   0.5 ]] True
   """
-  if matrices.ndim == 2:
-    return _one(matrices, damping)
-  damping = jnp.broadcast_to(damping, matrices.shape[:-2])
-  return jax.lax.map(lambda pair: _one(*pair), (matrices, damping))
+  if packed.ndim == 2:
+    return _one(packed, damping)
+  damping = jnp.broadcast_to(damping, packed.shape[:-2])
+  return jax.lax.map(lambda pair: _one(*pair), (packed, damping))
 
 
 def damped_inverses(
   requests: Sequence[Damped], mesh: jax.sharding.Mesh | None = None
-) -> list[jax.Array]:
-  """Inverses of many stacks of matrices.
+) -> tuple[list[jax.Array], jax.Array]:
+  """Inverses of many stacks of averages, each in the place of the last one.
 
   Args:
     requests: what to invert.
     mesh: devices to spread the matrices over; None inverts all of them on each.
 
   Returns:
-    The inverses in the order of the requests.
+    The new pairs in the order of the requests, and whether all inverses are finite.
   """
+  all_finite = jnp.ones([], bool)
+  results: list = [None] * len(requests)
   if mesh is None:
-    return [damped_inverse(*request) for request in requests]
-  results: list[jax.Array | None] = [None] * len(requests)
-  for n in {request.matrices.shape[-1] for request in requests}:
-    members = [i for i, request in enumerate(requests) if request.matrices.shape[-1] == n]
-    stacks = [requests[i].matrices.reshape(-1, n, n) for i in members]
+    for i, (packed, damping) in enumerate(requests):
+      results[i], is_finite = damped_inverse(packed, damping)
+      all_finite &= is_finite.all()
+    return results, all_finite
+  for n in {request.packed.shape[-2] for request in requests}:
+    members = [i for i, request in enumerate(requests) if request.packed.shape[-2] == n]
+    stacks = [requests[i].packed.reshape(-1, n, n + 1) for i in members]
     dampings = [
-      jnp.broadcast_to(requests[i].damping, requests[i].matrices.shape[:-2]).reshape(-1)
+      jnp.broadcast_to(requests[i].damping, requests[i].packed.shape[:-2]).reshape(-1)
       for i in members
     ]
-    inverses = _spread(jnp.concatenate(stacks), jnp.concatenate(dampings), mesh)
+    together, is_finite = _spread(jnp.concatenate(stacks), jnp.concatenate(dampings), mesh)
+    all_finite &= is_finite.all()
     start = 0
     for i, stack in zip(members, stacks, strict=True):
-      results[i] = inverses[start : start + len(stack)].reshape(requests[i].matrices.shape)
+      results[i] = together[start : start + len(stack)].reshape(requests[i].packed.shape)
       start += len(stack)
-  return results
+  return results, all_finite
 
 
-def _spread(matrices: jax.Array, damping: jax.Array, mesh: jax.sharding.Mesh) -> jax.Array:
+def _spread(packed: jax.Array, damping: jax.Array, mesh: jax.sharding.Mesh):
   """Each device inverts its share of the matrices."""
-  count, n = matrices.shape[:2]
+  count, n = packed.shape[:2]
   missing = -count % mesh.size
-  filler = jnp.broadcast_to(jnp.eye(n, dtype=matrices.dtype), (missing, n, n))
-  matrices = jnp.concatenate([matrices, filler])
+  filler = jnp.broadcast_to(jnp.eye(n, n + 1, dtype=packed.dtype), (missing, n, n + 1))
+  packed = jnp.concatenate([packed, filler])
   damping = jnp.concatenate([damping, jnp.ones(missing, damping.dtype)])
   shares = jax.P(mesh.axis_names)
-  inverted = jax.shard_map(
+  found = jax.shard_map(
     damped_inverse, mesh=mesh, in_specs=(shares, shares), out_specs=shares, check_vma=False
-  )(matrices, damping)
+  )(packed, damping)
   everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-  return jax.lax.with_sharding_constraint(inverted, everywhere)[:count]
+  return [jax.lax.with_sharding_constraint(array, everywhere)[:count] for array in found]
 
 
 # Under vmap (an ensemble of models) one after the other, for the same reason.
 @jax.custom_batching.sequential_vmap
-def _one(matrix: jax.Array, damping: jax.Array) -> jax.Array:
-  eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-  factor = jax.scipy.linalg.cho_factor(matrix + damping * eye, lower=True)
-  inverse = jax.scipy.linalg.cho_solve(factor, eye)
-  return (inverse + inverse.T) / 2
+def _one(packed: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
+  eye = jnp.eye(packed.shape[-2], dtype=packed.dtype)
+  # Cholesky reads the average's triangle, and nothing of the inverse beside it.
+  factor = jax.lax.linalg.cholesky(packed[:, :-1] + damping * eye, symmetrize_input=False)
+  inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
+  is_finite = jnp.isfinite(trace(inverse))
+  return jnp.where(is_finite, with_inverse(packed, inverse), packed), is_finite

@@ -131,7 +131,8 @@ def scale_by_kfac(
     layers = {name: block for name, block in layers.items() if name in factors.layers}
     lam = _value(damping, state.count)
     is_new = factors.weight > 0
-    is_finite = _all_finite(factors.layers)
+    total = sum(block.total(factors.layers[name]) for name, block in layers.items())
+    is_finite = jnp.isfinite(total)
     count, after = state.count, state.count - burn_in
 
     is_used = is_new & is_finite
@@ -234,24 +235,11 @@ def _inverted(layers, curvature, damping, mesh):
     for side, request in block.damped(curvature[name], damping).items():
       places.append((name, side))
       requests.append(request)
-  inverses: dict[str, dict[str, jax.Array]] = {name: {} for name in layers}
-  for (name, side), inverse in zip(places, damped_inverses(requests, mesh), strict=True):
-    inverses[name][side] = inverse
-  result, all_good = dict(curvature), jnp.ones([], bool)
-  for name, block in layers.items():
-    is_good = _all_finite(inverses[name])
-    new = block.inverted(curvature[name], inverses[name])
-    result[name] = jax.tree.map(
-      lambda new, old, is_good=is_good: jnp.where(is_good, new, old), new, dict(curvature[name])
-    )
-    all_good &= is_good
-  return result, all_good
-
-
-def _all_finite(tree) -> jax.Array:
-  """Whether every entry is finite: a sum is finite only then, short of overflow."""
-  flags = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]
-  return jnp.stack(flags).all() if flags else jnp.ones([], bool)
+  inverted, all_finite = damped_inverses(requests, mesh)
+  result = {name: dict(state) for name, state in curvature.items()}
+  for (name, side), packed in zip(places, inverted, strict=True):
+    result[name][side] = packed
+  return result, all_finite
 
 
 def _rate(decay, batches: jax.Array) -> jax.Array:

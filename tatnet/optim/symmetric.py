@@ -10,24 +10,6 @@ import jax
 import jax.numpy as jnp
 
 
-def pack(average: jax.Array, inverse: jax.Array) -> jax.Array:
-  """Both matrices, ``[..., n, n]`` each, as one ``[..., n, n + 1]`` array.
-
-  Example:
-    >>> from tatnet.optim.symmetric import average_of, inverse_of, pack
-    >>> a, b = jnp.array([[2.0, 1], [1, 3]]), jnp.array([[7.0, 5], [5, 6]])
-    >>> print(pack(a, b))
-    [[2. 7. 5.]
-     [1. 3. 6.]]
-    >>> bool((average_of(pack(a, b)) == a).all() and (inverse_of(pack(a, b)) == b).all())
-    True
-  """
-  no_column = [(0, 0)] * (average.ndim - 1)
-  return jnp.pad(jnp.tril(average), [*no_column, (0, 1)]) + jnp.pad(
-    jnp.triu(inverse), [*no_column, (1, 0)]
-  )
-
-
 def moved(packed: jax.Array, target: jax.Array, rate: jax.Array) -> jax.Array:
   """The pair with its first matrix moved towards a symmetric target; the second stays.
 
@@ -37,19 +19,65 @@ def moved(packed: jax.Array, target: jax.Array, rate: jax.Array) -> jax.Array:
     [[0.5 0. ]
      [0.  0.5]]
   """
-  n = target.shape[-1]
-  is_first = jnp.arange(n + 1) <= jnp.arange(n)[:, None]
   target = jnp.pad(target, [*[(0, 0)] * (target.ndim - 1), (0, 1)])
-  return jnp.where(is_first, packed + rate * (target - packed), packed)
+  return jnp.where(_is_first(packed), packed + rate * (target - packed), packed)
+
+
+def with_inverse(packed: jax.Array, inverse: jax.Array) -> jax.Array:
+  """The pair with another second matrix; the first stays.
+
+  Example:
+    >>> from tatnet.optim.symmetric import with_inverse
+    >>> print(with_inverse(jnp.array([[2.0, 7, 5], [1, 3, 6]]), jnp.ones([2, 2])))
+    [[2. 1. 1.]
+     [1. 3. 1.]]
+  """
+  inverse = jnp.pad(inverse, [*[(0, 0)] * (inverse.ndim - 1), (1, 0)])
+  return jnp.where(_is_first(packed), packed, inverse)
+
+
+def trace(matrix: jax.Array) -> jax.Array:
+  """Of a matrix ``[..., n, n]``, or of the first of a pair ``[..., n, n + 1]``.
+
+  A second moment is finite if its trace is: no entry is larger than the diagonal's.
+
+  Example:
+    >>> from tatnet.optim.symmetric import trace
+    >>> print(trace(jnp.array([[2.0, 7, 5], [1, 3, 6]])))
+    5.0
+  """
+  # Read by its stride: far cheaper than jnp.trace, to compile and to run.
+  flat = matrix.reshape(*matrix.shape[:-2], -1)
+  return flat[..., :: matrix.shape[-1] + 1].sum(-1)
 
 
 def average_of(packed: jax.Array) -> jax.Array:
-  """The first matrix of a pair."""
+  """The first matrix of a pair.
+
+  Example:
+    >>> from tatnet.optim.symmetric import average_of
+    >>> print(average_of(jnp.array([[2.0, 7, 5], [1, 3, 6]])))
+    [[2. 1.]
+     [1. 3.]]
+  """
   lower = jnp.tril(packed[..., :-1])
   return lower + jnp.swapaxes(jnp.tril(lower, -1), -1, -2)
 
 
 def inverse_of(packed: jax.Array) -> jax.Array:
-  """The second matrix of a pair."""
+  """The second matrix of a pair.
+
+  Example:
+    >>> from tatnet.optim.symmetric import inverse_of
+    >>> print(inverse_of(jnp.array([[2.0, 7, 5], [1, 3, 6]])))
+    [[7. 5.]
+     [5. 6.]]
+  """
   upper = jnp.triu(packed[..., 1:])
   return upper + jnp.swapaxes(jnp.triu(upper, 1), -1, -2)
+
+
+def _is_first(packed: jax.Array) -> jax.Array:
+  """Which entries of a pair are the first matrix's."""
+  n = packed.shape[-2]
+  return jnp.arange(n + 1) <= jnp.arange(n)[:, None]
