@@ -60,7 +60,9 @@ def measure(name: str, steps: int, repeats: int, **options) -> dict:
 
   config = configs.CONFIGS[name][1]
   never = dict.fromkeys(("evaluate_every", "checkpoint_every", "steps"), 10**9)
-  config = dataclasses.replace(config, **never, contrast=(), **options).resolved()
+  # At the usual rates K-FAC fits a batch that never changes, and then diverges.
+  options = {**never, "contrast": (), "learning_rate": 1e-7, **options}
+  config = dataclasses.replace(config, **options).resolved()
   parts = loop.assemble(config)
   state = parts.initial()
   batch = next(parts.inputs.batches(0))
