@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 
 
 def scaled_uniform_orthogonal(
@@ -100,10 +101,24 @@ def _kernel(matrix: jax.Array, shape: Sequence[int], dtype, scale: float, delta:
 # program factorises two stacks of matrices at once.
 @jax.custom_batching.sequential_vmap
 def _haar_orthogonal(normals: jax.Array) -> jax.Array:
-  """The orthogonal factor of a tall Gaussian matrix; with R's signs removed its law is Haar's."""
+  """Q of a Gaussian matrix Q R where R has a positive diagonal: then its law is Haar's."""
+  if _is_tall(*normals.shape):
+    moment = jnp.matmul(normals.T, normals, precision="highest")
+    lower = jax.lax.linalg.cholesky(moment, symmetrize_input=False)  # R transposed
+    return jax.scipy.linalg.solve_triangular(lower, normals.T, lower=True).T
   q, _ = jnp.linalg.qr(normals)
   diagonal = jnp.sum(q * normals, axis=0)  # of R; without R itself, the program compiles faster
   return jnp.where(diagonal < 0, -q, q)
+
+
+def _is_tall(rows: int, columns: int) -> bool:
+  """Whether Cholesky of the second moment does, which runs several times faster than QR.
+
+  A Gaussian matrix with twice as many rows as columns is well conditioned: its singular
+  values lie between 0.29 and 1.71 times the square root of its rows. With few columns
+  they may stray, and there is less to gain than one more program costs to compile.
+  """
+  return rows >= 2 * columns and columns >= 256
 
 
 def _padded_orthogonal(normals: jax.Array, rows: jax.Array) -> jax.Array:
@@ -113,7 +128,7 @@ def _padded_orthogonal(normals: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 class _Stack(NamedTuple):
-  """Which weights are matrices of as many columns, and the shape of them all, padded with rows."""
+  """Which weights are made in one loop, and the shape of them all, padded with rows."""
 
   members: list[int]
   shape: tuple[int, int, int]
@@ -155,8 +170,8 @@ class ScaledUniformOrthogonal:
   ) -> list[jax.Array]:
     """Weights made of given normal numbers, so that a network draws them all at once.
 
-    Matrices of as many columns are made in one loop, whatever their rows: compiling
-    a factorisation for every shape takes longer than running it.
+    Matrices of as many columns, and made in the same way, are made in one loop, whatever
+    their rows: compiling a factorisation for every shape takes longer than running it.
     """
     found: dict[int, jax.Array] = {}
     for stack in self._stacks(weights):
@@ -169,11 +184,11 @@ class ScaledUniformOrthogonal:
     return [found[i] for i in range(len(weights))]
 
   def _stacks(self, weights: Sequence[jax.ShapeDtypeStruct]) -> list[_Stack]:
-    by_columns = collections.defaultdict(list)
+    groups = collections.defaultdict(list)
     for i, weight in enumerate(weights):
       rows, columns = _tall_shape(weight.shape, self.delta)
-      by_columns[columns].append((i, rows))
+      groups[columns, _is_tall(rows, columns)].append((i, rows))
     return [
       _Stack([i for i, _ in members], (len(members), max(n for _, n in members), columns))
-      for columns, members in by_columns.items()
+      for (columns, _), members in groups.items()
     ]

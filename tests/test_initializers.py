@@ -22,7 +22,9 @@ def signals(*shape):
   return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (5, 40), (40, 5), (17, 17), (33, 32)])
+@pytest.mark.parametrize(
+  "shape", [(1, 1), (1, 9), (9, 1), (5, 40), (40, 5), (17, 17), (33, 32), (256, 600)]
+)
 @pytest.mark.parametrize("scale", [1.0, 0.5])
 def test_rows_or_columns_are_orthonormal(shape, scale):
   inputs, outputs = shape
@@ -30,6 +32,29 @@ def test_rows_or_columns_are_orthonormal(shape, scale):
   gain = scale * max(math.sqrt(outputs / inputs), 1.0)
   gram = w @ w.T if inputs <= outputs else w.T @ w
   np.testing.assert_allclose(gram, gain**2 * np.eye(len(gram)), atol=1e-5 * gain**2)
+
+
+def test_normals_become_the_q_whose_r_has_a_positive_diagonal():
+  # Which makes its law Haar's. Wide, square, tall; the largest by another algorithm.
+  shapes = [(512, 256), (300, 256), (256, 512), (17, 17), (3, 3, 40, 17)]
+  weights = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+  init = tatnet.ScaledUniformOrthogonal()
+  normals = np.random.default_rng(0).normal(size=init.num_normals(weights)).astype(np.float32)
+  found = jax.jit(lambda normals: init.from_normals(normals, weights))(normals)
+  # Those made together have one array, padded with rows.
+  stacks = [((2, 512, 256), (0, 2)), ((1, 300, 256), (1,)), ((2, 40, 17), (3, 4))]
+  start = 0
+  for shape, members in stacks:
+    own = normals[start : start + math.prod(shape)].reshape(shape).astype(float)
+    start += math.prod(shape)
+    for matrix, i in zip(own, members, strict=True):
+      *window, inputs, outputs = shapes[i]
+      orthogonal, triangle = np.linalg.qr(matrix[: max(inputs, outputs)])
+      orthogonal = orthogonal * np.sign(np.diag(triangle))
+      expected = orthogonal if inputs >= outputs else math.sqrt(outputs / inputs) * orthogonal.T
+      given = np.asarray(found[i])[*(n // 2 for n in window)]
+      np.testing.assert_allclose(given, expected, atol=1e-5, err_msg=str(shapes[i]))
+  assert start == len(normals)
 
 
 @pytest.mark.parametrize("shape", [(1, 9), (17, 17), (5, 40)])
