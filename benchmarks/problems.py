@@ -16,6 +16,7 @@ class Problem:
   """A data set, and the networks to train on it.
 
   Attributes:
+    data: name of the data set.
     depths: of the networks.
     methods: by name, the arguments of `tatnet.nets.create` for a depth.
     rates: learning rates to choose from.
@@ -25,6 +26,7 @@ class Problem:
     title: what the figure says.
   """
 
+  data: str
   depths: Sequence[int]
   methods: Mapping[str, Callable[[int], dict[str, Any]]]
   rates: Sequence[float]
@@ -65,6 +67,7 @@ ETA = {8: 0.6, 20: 0.8, 56: 0.9}
 orthogonal = tatnet.ScaledUniformOrthogonal()
 PROBLEMS = {
   "digits": Problem(
+    data="digits",
     depths=(10, 30, 100),
     methods={
       # Ten layers of ReLU reach 0.87, so that eta is 0.8 there.
@@ -82,6 +85,7 @@ PROBLEMS = {
     title="digits, MLPs of 192 units, 200 steps of Adam",
   ),
   "cifar10": Problem(
+    data="cifar10",
     depths=(8, 20, 56),
     methods={
       "TAT, leaky ReLU": lambda d: convnet(d, method=tatnet.TAT(ETA[d])),
@@ -100,5 +104,18 @@ PROBLEMS = {
     steps=200,
     prepare=prepare_cifar10,
     title="CIFAR-10 at 16x16, 16 to 64 channels, 200 steps of Adam",
+  ),
+  "identity": Problem(
+    data="cifar10",
+    depths=(56,),
+    methods={
+      "identity parameterisation": lambda d: {"name": f"identity_resnet{d}"},
+      "the same with batch norm": lambda d: {"name": f"identity_resnet{d}-bn"},
+    },
+    rates=(3e-4, 1e-3, 3e-3),
+    tuning_steps=40,
+    steps=200,
+    prepare=prepare_cifar10,
+    title="CIFAR-10 at 16x16, the network of Hardt & Ma, 200 steps of Adam",
   ),
 }

@@ -2,11 +2,13 @@
 
     python benchmarks/results.py digits
     python benchmarks/results.py cifar10 --data-dir DATA
+    python benchmarks/results.py identity --data-dir DATA
 
 Networks and settings are those of problems.py: batch 64, Adam without schedule. The
 learning rate of each method and depth is the one with the lowest mean training loss
 over the last 20 steps of a short run with seed 100; it then runs with the other seeds.
-Writes JSON, the table as Markdown, and docs/figures/accuracy_by_depth_<problem>.png.
+Writes JSON, the table as Markdown, and where there are several depths
+docs/figures/accuracy_by_depth_<problem>.png.
 Of several runs with --depths or --methods, those in the same JSON file are kept.
 """
 
@@ -156,7 +158,7 @@ def main():
   args = parser.parse_args()
   problem = PROBLEMS[args.problem]
   out = args.out.with_stem(f"{args.out.stem}-{args.problem}")
-  train, test = (data.load_arrays(args.problem, s, args.data_dir) for s in ("train", "test"))
+  train, test = (data.load_arrays(problem.data, s, args.data_dir) for s in ("train", "test"))
   rows = json.loads(out.read_text())["rows"] if out.exists() else []
   for depth in args.depths or problem.depths:
     for method in args.methods or problem.methods:
@@ -166,8 +168,9 @@ def main():
       print(f"{depth:4} {method:26} {cell(row)}   [{seconds:.0f} s]", flush=True)
       record.write(out, rows)  # what is done is kept if the rest is cut off
   print(table(problem, rows))
-  figures = record.FOLDER.parent / "docs" / "figures"
-  draw(problem, rows, figures / f"accuracy_by_depth_{args.problem}.png")
+  if len(problem.depths) > 1:
+    figures = record.FOLDER.parent / "docs" / "figures"
+    draw(problem, rows, figures / f"accuracy_by_depth_{args.problem}.png")
 
 
 if __name__ == "__main__":
