@@ -72,6 +72,8 @@ class TransformedActivation:
   def __post_init__(self):
     if self.base is None:
       as_activation(self.name)  # raises for a name that is not known
+    elif self.name in ACTIVATIONS:  # which stands for the library's own function
+      object.__setattr__(self, "name", f"custom_{self.name}")
     for field, value in self._numbers():
       if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"{field}={value!r}: expected a finite number or None.")

@@ -97,6 +97,18 @@ def test_an_unnamed_function_needs_its_base_back():
     TransformedActivation.from_dict(data)
 
 
+def test_a_function_of_the_users_does_not_pass_for_the_librarys():
+  # Stored under the library's name it would come back as another function.
+  jet = tatnet.Activation(jnp.tanh).jet
+  own = tatnet.Activation(jnp.tanh, name="gelu", jet=jet)
+  act = tatnet.transform_activation(own, tatnet.chain(20), tatnet.DKS(1.5))
+  with pytest.raises(ValueError, match=r"'custom_gelu'.*base"):
+    TransformedActivation.from_dict(act.to_dict())
+  copy = TransformedActivation.from_dict(act.to_dict(), base=own)
+  assert copy == act
+  np.testing.assert_array_equal(copy(jnp.ones(3)), act(jnp.ones(3)))
+
+
 def test_from_dict_refuses_what_it_does_not_know():
   with pytest.raises(ValueError, match=r"\['name', 'slope'\]; expected 'name' and any of"):
     TransformedActivation.from_dict({"name": "tanh", "slope": 1.0})
