@@ -59,7 +59,10 @@ def scaled_uniform_orthogonal(
       " inputs, outputs] with positive sizes. Biases start at zero instead."
     )
   if not jnp.issubdtype(dtype, jnp.floating):
-    raise TypeError(f"scaled_uniform_orthogonal got dtype={dtype}; expected a float dtype.")
+    raise TypeError(
+      f"scaled_uniform_orthogonal got dtype={dtype}; expected a float dtype. Haiku gives weights the"
+      " dtype of a layer's inputs: convert images of integers first."
+    )
   if not (isinstance(scale, numbers.Real) and math.isfinite(scale) and scale > 0):
     raise ValueError(f"scaled_uniform_orthogonal got scale={scale!r}; expected a positive number.")
   if delta and any(size % 2 == 0 for size in shape[:-2]):

@@ -235,6 +235,14 @@ def test_no_function(trace):
     trace(3, VECTORS, VECTORS)
 
 
+@pytest.mark.parametrize("inputs", [((8, 4),), (None,), ([8, 4],)])
+def test_inputs_that_are_no_arrays(inputs):
+  with pytest.raises(TypeError, match=r"^trace got .*expected arrays.*ShapeDtypeStruct"):
+    tatnet.trace(lambda *x, activation: activation(x[0]), *inputs)
+  with pytest.raises(TypeError, match=r"^trace_apply got .*expected arrays.*ShapeDtypeStruct"):
+    tatnet.trace_apply(lambda params, *x: x[0], {}, *inputs)
+
+
 @pytest.mark.parametrize("inputs", [(), (jax.ShapeDtypeStruct((4,), jnp.int32),)])
 def test_no_float_input(inputs):
   def constant(*inputs, activation):

@@ -77,7 +77,8 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
 
   Raises:
     TopologyError: the model breaks the rules; lists every finding.
-    TypeError: a transformed function, or arguments that the function does not take.
+    TypeError: a transformed function, arguments that the function does not take, or
+      inputs without an array.
 
   Warns:
     TopologyWarning: something outside the theory but tolerated (max pooling).
@@ -105,6 +106,7 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
   if _takes_activation(forward):
     kwargs = {"activation": placeholder, **kwargs}
   _check_arguments(forward, inputs, kwargs)
+  _check_arrays("trace", inputs)
   arrays, inputs_of = _arrays(inputs)
   network = hk.transform_with_state(lambda *args: forward(*inputs_of(args), **kwargs))
 
@@ -148,6 +150,7 @@ def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | No
 
   Raises:
     TopologyError: the model breaks the rules; lists every finding.
+    TypeError: no function, or inputs without an array.
 
   Example:
     >>> def apply(params, x, activation):
@@ -160,6 +163,7 @@ def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | No
   """
   if not callable(apply):
     raise TypeError(f"trace_apply got {apply!r}; expected a function apply(params, *inputs).")
+  _check_arrays("trace_apply", inputs)
   options = {"activation": placeholder} if _takes_activation(apply) else {}
   parameters, parameters_of = _arrays(params)
   arrays, inputs_of = _arrays(inputs)
@@ -306,6 +310,15 @@ def _check_arguments(function: Callable, inputs: tuple, kwargs: dict[str, Any]) 
       " inputs in their order, the activation under the name 'activation', which trace passes by"
       " itself, and other arguments by keyword: trace(forward, inputs, is_training=True)."
     ) from None
+
+
+def _check_arrays(name: str, inputs: tuple) -> None:
+  """Raises TypeError for inputs such as a bare shape."""
+  if inputs and not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(inputs)):
+    raise TypeError(
+      f"{name} got {', '.join(map(repr, inputs))}; expected arrays, or their shapes and dtypes:"
+      " jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)."
+    )
 
 
 def _takes_activation(function: Callable) -> bool:
