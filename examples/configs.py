@@ -162,8 +162,8 @@ DIGITS = Config(
   width=256,
   optimizer="adam",
   warmup_steps=10,
-  # A hundred layers that fit the data in forty steps: with the usual 1e-3 and inverses
-  # fifty steps old K-FAC fits, and then diverges.
+  # For --optimizer kfac, which fits these data in forty steps: with the usual damping of
+  # 1e-3 and inverses fifty steps old it then diverges.
   damping=1e-2,
   inverse_every=10,
   steps=200,

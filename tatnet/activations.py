@@ -21,7 +21,8 @@ class Activation:
     function: an elementwise JAX function that keeps shape and dtype.
     kinks: every point where its first or second derivative jumps. The function
       itself must be continuous.
-    name: what to call it; by default the function's own name.
+    name: what to call it; by default the function's own name, or "custom_tanh" where
+      that would be the library's.
     jet: value and first three derivatives at float64 points, stacked on a new
       leading axis; by default obtained from JAX.
 

@@ -105,7 +105,7 @@ def _kernel(matrix: jax.Array, shape: Sequence[int], dtype, scale: float, delta:
 @jax.custom_batching.sequential_vmap
 def _haar_orthogonal(normals: jax.Array) -> jax.Array:
   """Q of a Gaussian matrix Q R where R has a positive diagonal: then its law is Haar's."""
-  if _is_tall(*normals.shape):
+  if _by_cholesky(*normals.shape):
     moment = jnp.matmul(normals.T, normals, precision="highest")
     lower = jax.lax.linalg.cholesky(moment, symmetrize_input=False)  # R transposed
     return jax.scipy.linalg.solve_triangular(lower, normals.T, lower=True).T
@@ -114,7 +114,7 @@ def _haar_orthogonal(normals: jax.Array) -> jax.Array:
   return jnp.where(diagonal < 0, -q, q)
 
 
-def _is_tall(rows: int, columns: int) -> bool:
+def _by_cholesky(rows: int, columns: int) -> bool:
   """Whether Cholesky of the second moment does, which runs several times faster than QR.
 
   A Gaussian matrix with twice as many rows as columns is well conditioned: its singular
@@ -190,7 +190,7 @@ class ScaledUniformOrthogonal:
     groups = collections.defaultdict(list)
     for i, weight in enumerate(weights):
       rows, columns = _tall_shape(weight.shape, self.delta)
-      groups[columns, _is_tall(rows, columns)].append((i, rows))
+      groups[columns, _by_cholesky(rows, columns)].append((i, rows))
     return [
       _Stack([i for i, _ in members], (len(members), max(n for _, n in members), columns))
       for (columns, _), members in groups.items()

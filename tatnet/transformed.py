@@ -70,6 +70,8 @@ class TransformedActivation:
   base: Activation | None = None
 
   def __post_init__(self):
+    if self.base is not None and is_library(self.base):
+      object.__setattr__(self, "base", None)
     if self.base is None:
       as_activation(self.name)  # raises for a name that is not known
     elif self.name in ACTIVATIONS:  # which stands for the library's own function
@@ -231,7 +233,7 @@ def as_transformed(
     return activation
   base = as_activation(activation)
   check_activation(base)
-  return TransformedActivation(base.name, base=None if is_library(base) else base)
+  return TransformedActivation(base.name, base=base)
 
 
 def local_maps(activation: str | Activation | Callable | TransformedActivation) -> LocalMaps:

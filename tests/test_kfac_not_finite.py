@@ -80,8 +80,9 @@ def test_first_finite_batch_is_inverted_at_once():
   assert int(states[-1].skipped) == 1
 
 
-def test_inverse_that_is_not_finite_keeps_the_last_good_one():
-  matrix = -100 * jnp.eye(4)  # finite as a factor, but it has no Cholesky factor
+@pytest.mark.parametrize("diagonal", [[-100.0] * 4, [-1.0, 100, 100, 100]])
+def test_inverse_that_is_not_finite_keeps_the_last_good_ones_of_the_layer(diagonal):
+  matrix = jnp.diag(jnp.array(diagonal))  # finite as a factor, but it has no Cholesky factor
   layers = {**GOOD[1].layers, "dense": {**GOOD[1].layers["dense"], "inputs": matrix}}
   _, (first, second) = run([GOOD[0], GOOD[1]._replace(layers=layers)], decay=0.0)
   old, new = first.curvature, second.curvature

@@ -109,6 +109,12 @@ def test_a_function_of_the_users_does_not_pass_for_the_librarys():
   np.testing.assert_array_equal(copy(jnp.ones(3)), act(jnp.ones(3)))
 
 
+@pytest.mark.parametrize("name", ["tanh", "TReLU"])
+def test_a_base_that_the_name_stands_for_is_not_needed(name):
+  act = solved(name)
+  assert TransformedActivation.from_dict(act.to_dict(), base=act.name) == act
+
+
 def test_from_dict_refuses_what_it_does_not_know():
   with pytest.raises(ValueError, match=r"\['name', 'slope'\]; expected 'name' and any of"):
     TransformedActivation.from_dict({"name": "tanh", "slope": 1.0})

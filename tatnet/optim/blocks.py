@@ -53,7 +53,7 @@ class KroneckerBlock:
     }
 
   def total(self, factors: Arrays) -> jax.Array:
-    """The sum of the factors' eigenvalues: finite if all of them is."""
+    """The sum of the factors' eigenvalues: finite only if they are, short of overflow."""
     return sum(trace(factor).sum() for factor in factors.values())
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
@@ -109,7 +109,7 @@ class DiagonalBlock:
     return {key: jnp.zeros(shape, dtype) for key, shape in self.shapes}
 
   def total(self, factors: Arrays) -> jax.Array:
-    """The sum of the factors: finite if all of them is."""
+    """The sum of the factors: finite only if they are, short of overflow."""
     return sum(factor.sum() for factor in factors.values())
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
@@ -147,7 +147,7 @@ class EmbeddingBlock:
     return {"inputs": jnp.zeros(rows, dtype), "outputs": jnp.zeros((width, width + 1), dtype)}
 
   def total(self, factors: Arrays) -> jax.Array:
-    """The sum of the factors' eigenvalues: finite if all of them is."""
+    """The sum of the factors' eigenvalues: finite only if they are, short of overflow."""
     return factors["inputs"].sum() + trace(factors["outputs"])
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
@@ -159,7 +159,8 @@ class EmbeddingBlock:
 
   def damped(self, state: Arrays, damping) -> dict[str, Damped]:
     """The outputs' moment, and what is added to it before it is inverted."""
-    return {"outputs": Damped(state["outputs"], jnp.sqrt(damping) / self._pi(state))}
+    root = jnp.sqrt(damping).astype(state["outputs"].dtype)
+    return {"outputs": Damped(state["outputs"], root / self._pi(state))}
 
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """Rows divided by their damped frequency, times the inverse of the outputs' moment."""

@@ -23,7 +23,19 @@ class Damped(NamedTuple):
   damping: jax.Array
 
 
-def damped_inverse(packed: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
+class Inverted(NamedTuple):
+  """Averages beside their new inverses.
+
+  Attributes:
+    packed: like those of the request.
+    is_finite: whether an inverse is, for each layer.
+  """
+
+  packed: jax.Array
+  is_finite: jax.Array
+
+
+def damped_inverse(packed: jax.Array, damping: jax.Array) -> Inverted:
   """``(average + damping I)^-1`` in the place of the last inverse.
 
   Stacks are inverted in a loop: on two cores, jaxlib 0.10 hangs when a program runs
@@ -35,14 +47,13 @@ def damped_inverse(packed: jax.Array, damping: jax.Array) -> tuple[jax.Array, ja
     damping: a number, or one for each layer; above 0.
 
   Returns:
-    The new pairs, and for each layer whether its inverse is finite. Where it is not,
-    the last one stays.
+    The pairs with their new inverses, finite or not.
 
   Example:
     >>> from tatnet.optim.inverses import damped_inverse
     >>> average = jnp.array([[3.0, 0, 0], [0, 1, 0]])  # and an inverse of zero
-    >>> packed, is_finite = damped_inverse(average, jnp.array(1.0))
-    >>> print(packed.round(5), is_finite)
+    >>> result = damped_inverse(average, jnp.array(1.0))
+    >>> print(result.packed.round(5), result.is_finite)
     [[3.   0.25 0.  ]
      [0.   1.   0.5 ]] True
   """
@@ -54,7 +65,7 @@ def damped_inverse(packed: jax.Array, damping: jax.Array) -> tuple[jax.Array, ja
 
 def damped_inverses(
   requests: Sequence[Damped], mesh: jax.sharding.Mesh | None = None
-) -> tuple[list[jax.Array], jax.Array]:
+) -> list[Inverted]:
   """Inverses of many stacks of averages, each in the place of the last one.
 
   Args:
@@ -62,15 +73,11 @@ def damped_inverses(
     mesh: devices to spread the matrices over; None inverts all of them on each.
 
   Returns:
-    The new pairs in the order of the requests, and whether all inverses are finite.
+    What `damped_inverse` returns, in the order of the requests.
   """
-  all_finite = jnp.ones([], bool)
-  results: list = [None] * len(requests)
   if mesh is None:
-    for i, (packed, damping) in enumerate(requests):
-      results[i], is_finite = damped_inverse(packed, damping)
-      all_finite &= is_finite.all()
-    return results, all_finite
+    return [damped_inverse(*request) for request in requests]
+  results: list = [None] * len(requests)
   for n in {request.packed.shape[-2] for request in requests}:
     members = [i for i, request in enumerate(requests) if request.packed.shape[-2] == n]
     stacks = [requests[i].packed.reshape(-1, n, n + 1) for i in members]
@@ -78,16 +85,17 @@ def damped_inverses(
       jnp.broadcast_to(requests[i].damping, requests[i].packed.shape[:-2]).reshape(-1)
       for i in members
     ]
-    together, is_finite = _spread(jnp.concatenate(stacks), jnp.concatenate(dampings), mesh)
-    all_finite &= is_finite.all()
+    together = _spread(jnp.concatenate(stacks), jnp.concatenate(dampings), mesh)
     start = 0
     for i, stack in zip(members, stacks, strict=True):
-      results[i] = together[start : start + len(stack)].reshape(requests[i].packed.shape)
+      packed, is_finite = (array[start : start + len(stack)] for array in together)
+      shape = requests[i].packed.shape
+      results[i] = Inverted(packed.reshape(shape), is_finite.reshape(shape[:-2]))
       start += len(stack)
-  return results, all_finite
+  return results
 
 
-def _spread(packed: jax.Array, damping: jax.Array, mesh: jax.sharding.Mesh):
+def _spread(packed: jax.Array, damping: jax.Array, mesh: jax.sharding.Mesh) -> Inverted:
   """Each device inverts its share of the matrices."""
   count, n = packed.shape[:2]
   missing = -count % mesh.size
@@ -99,15 +107,16 @@ def _spread(packed: jax.Array, damping: jax.Array, mesh: jax.sharding.Mesh):
     damped_inverse, mesh=mesh, in_specs=(shares, shares), out_specs=shares, check_vma=False
   )(packed, damping)
   everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-  return [jax.lax.with_sharding_constraint(array, everywhere)[:count] for array in found]
+  return jax.tree.map(
+    lambda array: jax.lax.with_sharding_constraint(array, everywhere)[:count], found
+  )
 
 
 # Under vmap (an ensemble of models) one after the other, for the same reason.
 @jax.custom_batching.sequential_vmap
-def _one(packed: jax.Array, damping: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _one(packed: jax.Array, damping: jax.Array) -> Inverted:
   eye = jnp.eye(packed.shape[-2], dtype=packed.dtype)
   # Cholesky reads the average's triangle, and nothing of the inverse beside it.
   factor = jax.lax.linalg.cholesky(packed[:, :-1] + damping * eye, symmetrize_input=False)
   inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
-  is_finite = jnp.isfinite(trace(inverse))
-  return jnp.where(is_finite, with_inverse(packed, inverse), packed), is_finite
+  return Inverted(with_inverse(packed, inverse), jnp.isfinite(trace(inverse)))

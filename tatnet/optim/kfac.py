@@ -10,7 +10,7 @@ import optax
 
 from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
 from tatnet.optim.evaluate import Factors, dtype_of
-from tatnet.optim.inverses import damped_inverses
+from tatnet.optim.inverses import Inverted, damped_inverses
 
 _SAME_OPTION = "Pass uncovered='identity' to let their gradients pass unchanged."
 
@@ -55,7 +55,7 @@ def scale_by_kfac(
      them: an exponential moving average, corrected for its start at zero.
   2. After the burn-in, on every `inverse_every`-th update, the inverses
      :math:`(A + \pi \sqrt\lambda)^{-1}` and :math:`(G + \sqrt\lambda / \pi)^{-1}` are
-     made anew. One that is not finite is left out, and the last good one stays.
+     made anew. Where one is not finite, the layer keeps its last good ones.
   3. The gradient V of a layer becomes :math:`A^{-1} V G^{-1}`.
   4. All of them are scaled by
      :math:`\min(1, \sqrt{c / (\eta^2 \langle p, g \rangle)})`, with c the norm
@@ -229,16 +229,29 @@ def _absorbed(layers, curvature, factors, rate, is_used):
 
 
 def _inverted(layers, curvature, damping, mesh):
-  """New inverses where they are finite, and whether all are."""
+  """New inverses, and whether all are finite.
+
+  Both sides of a layer keep their last ones where either is not: they share pi.
+  """
   places, requests = [], []
   for name, block in layers.items():
     for side, request in block.damped(curvature[name], damping).items():
       places.append((name, side))
       requests.append(request)
-  inverted, all_finite = damped_inverses(requests, mesh)
-  result = {name: dict(state) for name, state in curvature.items()}
-  for (name, side), packed in zip(places, inverted, strict=True):
-    result[name][side] = packed
+  new: dict[str, dict[str, Inverted]] = {name: {} for name in layers}
+  for (name, side), inverted in zip(places, damped_inverses(requests, mesh), strict=True):
+    new[name][side] = inverted
+  result, all_finite = dict(curvature), jnp.ones([], bool)
+  for name, sides in new.items():
+    is_finite = jnp.ones([], bool)
+    for inverted in sides.values():
+      is_finite &= inverted.is_finite
+    kept = {
+      side: jnp.where(is_finite[..., None, None], inverted.packed, curvature[name][side])
+      for side, inverted in sides.items()
+    }
+    result[name] = {**curvature[name], **kept}
+    all_finite &= is_finite.all()
   return result, all_finite
 
 

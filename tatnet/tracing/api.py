@@ -314,7 +314,7 @@ def _check_arguments(function: Callable, inputs: tuple, kwargs: dict[str, Any]) 
 
 def _check_arrays(name: str, inputs: tuple) -> None:
   """Raises TypeError for inputs such as a bare shape."""
-  if inputs and not any(hasattr(leaf, "shape") for leaf in jax.tree.leaves(inputs)):
+  if inputs and not any(map(_is_array, jax.tree.leaves(inputs))):
     raise TypeError(
       f"{name} got {', '.join(map(repr, inputs))}; expected arrays, or their shapes and dtypes:"
       " jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)."

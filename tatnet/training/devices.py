@@ -3,8 +3,8 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 
@@ -14,7 +14,8 @@ def start_processes(
   """Joins the processes of a run on several hosts, before anything else uses JAX.
 
   Afterwards `data_mesh` has the devices of all of them, and every process runs the
-  same program on its part of each batch.
+  same program on its part of each batch. JAX's devices are made here: what sets their
+  platform or number comes before.
 
   Args:
     coordinator: "host:port" of the process with number 0; None where the cluster
@@ -23,7 +24,8 @@ def start_processes(
     process_id: the number of this one, from 0; None as above.
 
   Raises:
-    ValueError: an address without the numbers, and no cluster that knows them.
+    ValueError: an address without the numbers, and no cluster that knows them; or
+      processes with different numbers of devices.
     RuntimeError: JAX was used before, or the others did not come.
 
   Example:
@@ -36,9 +38,17 @@ def start_processes(
       " expected all three, or none of them on a cluster that JAX knows."
     )
   jax.distributed.initialize(coordinator, num_processes, process_id)
-  # On CPUs, the first sum over processes connects them, and gives up on one that
-  # comes 30 seconds late: no less than compiling may take. Now all are here.
-  multihost_utils.sync_global_devices("tatnet.training.start_processes")
+  if jax.device_count() != jax.local_device_count() * jax.process_count():
+    raise ValueError(
+      f"This process has {jax.local_device_count()} of {jax.device_count()} devices, and there are"
+      f" {jax.process_count()} processes; expected as many devices in each."
+    )
+  # On CPUs, the first sum over all devices connects the processes, and fails if one of
+  # them comes 30 seconds late, as it may where it has compiled more. Now all are here.
+  mesh = data_mesh()
+  ones = sharded(mesh, {"ones": np.ones(jax.local_device_count(), np.float32)})["ones"]
+  total = jax.jit(jnp.sum, out_shardings=NamedSharding(mesh, jax.P()))(ones)
+  jax.block_until_ready(total)
 
 
 def data_mesh() -> Mesh:
