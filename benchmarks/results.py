@@ -12,6 +12,7 @@ docs/figures/accuracy_by_depth_<problem>.png.
 Of several runs with --depths or --methods, those in the same JSON file are kept.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -154,9 +155,12 @@ def main():
   parser.add_argument("--data-dir", help="folder of prepared TensorFlow Datasets")
   parser.add_argument("--depths", nargs="*", type=int)
   parser.add_argument("--methods", nargs="*")
+  parser.add_argument("--rates", nargs="*", type=float, help="learning rates to choose from")
   parser.add_argument("--seeds", nargs="*", type=int, default=(0, 1, 2))
   args = parser.parse_args()
   problem = PROBLEMS[args.problem]
+  if args.rates:
+    problem = dataclasses.replace(problem, rates=args.rates)
   out = args.out.with_stem(f"{args.out.stem}-{args.problem}")
   train, test = (data.load_arrays(problem.data, s, args.data_dir) for s in ("train", "test"))
   rows = json.loads(out.read_text())["rows"] if out.exists() else []
