@@ -68,8 +68,8 @@ class Activation:
     if not all(math.isfinite(k) for k in kinks):
       raise ValueError(f"Activation got kinks={self.kinks!r}; expected finite numbers.")
     name = self.name or getattr(self.function, "__name__", type(self.function).__name__)
-    if self.jet is None and name in ACTIVATIONS:
-      name = f"custom_{name}"  # the plain name stands for the library's own function
+    if self.jet is None:
+      name = name_of_own(name)
     jet = self.jet or derivatives.of_jax_function(self.function)
     for field, value in (("kinks", kinks), ("name", name), ("jet", jet)):
       object.__setattr__(self, field, value)
@@ -138,6 +138,11 @@ def activation_names() -> tuple[str, ...]:
 def is_library(activation: Activation) -> bool:
   """Whether it is the one that its name stands for."""
   return ACTIVATIONS.get(activation.name) is activation
+
+
+def name_of_own(name: str) -> str:
+  """A name for a function of the user's: one of the library's stands for its own function."""
+  return f"custom_{name}" if name in ACTIVATIONS else name
 
 
 def as_activation(activation: str | Activation | Callable) -> Activation:

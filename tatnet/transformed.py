@@ -19,6 +19,7 @@ from tatnet.activations import (
   as_activation,
   is_library,
   leaky_relu,
+  name_of_own,
 )
 from tatnet.maps import LocalMaps, LocalValues
 from tatnet.validation import check_activation
@@ -74,8 +75,8 @@ class TransformedActivation:
       object.__setattr__(self, "base", None)
     if self.base is None:
       as_activation(self.name)  # raises for a name that is not known
-    elif self.name in ACTIVATIONS:  # which stands for the library's own function
-      object.__setattr__(self, "name", f"custom_{self.name}")
+    else:
+      object.__setattr__(self, "name", name_of_own(self.name))
     for field, value in self._numbers():
       if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"{field}={value!r}: expected a finite number or None.")

@@ -77,7 +77,7 @@ def damped_inverses(
   """
   if mesh is None:
     return [damped_inverse(*request) for request in requests]
-  results: list = [None] * len(requests)
+  results: list[Inverted | None] = [None] * len(requests)
   for n in {request.packed.shape[-2] for request in requests}:
     members = [i for i, request in enumerate(requests) if request.packed.shape[-2] == n]
     stacks = [requests[i].packed.reshape(-1, n, n + 1) for i in members]

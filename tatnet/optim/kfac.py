@@ -10,7 +10,7 @@ import optax
 
 from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
 from tatnet.optim.evaluate import Factors, dtype_of
-from tatnet.optim.inverses import Inverted, damped_inverses
+from tatnet.optim.inverses import Damped, damped_inverses
 
 _SAME_OPTION = "Pass uncovered='identity' to let their gradients pass unchanged."
 
@@ -233,14 +233,9 @@ def _inverted(layers, curvature, damping, mesh):
 
   Both sides of a layer keep their last ones where either is not: they share pi.
   """
-  places, requests = [], []
-  for name, block in layers.items():
-    for side, request in block.damped(curvature[name], damping).items():
-      places.append((name, side))
-      requests.append(request)
-  new: dict[str, dict[str, Inverted]] = {name: {} for name in layers}
-  for (name, side), inverted in zip(places, damped_inverses(requests, mesh), strict=True):
-    new[name][side] = inverted
+  requests = {name: block.damped(curvature[name], damping) for name, block in layers.items()}
+  flat, structure = jax.tree.flatten(requests, is_leaf=lambda node: isinstance(node, Damped))
+  new = structure.unflatten(damped_inverses(flat, mesh))
   result, all_finite = dict(curvature), jnp.ones([], bool)
   for name, sides in new.items():
     is_finite = jnp.ones([], bool)
