@@ -1,6 +1,8 @@
 """Signals between steps, and the arguments of runs of several processes."""
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -55,3 +57,23 @@ def test_threads_that_may_not_set_handlers():
 def test_half_an_address(given):
   with pytest.raises(ValueError, match="expected all three, or none"):
     training.start_processes(*given)
+
+
+def test_processes_with_different_numbers_of_devices():
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  code = "from tatnet import training; training.start_processes({!r}, 2, {})"
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", code.format(address, number)],
+      env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for number, devices in enumerate((3, 1))
+  ]
+  errors = [process.communicate(timeout=120)[1] for process in processes]
+  for devices, error in zip((3, 1), errors, strict=True):
+    assert f"ValueError: This process has {devices} of 4 devices" in error
+    assert "expected as many devices in each" in error
