@@ -8,7 +8,7 @@ PROGRAM = """
 import haiku as hk, jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from tatnet import optim
-from tatnet.optim.inverses import Damped, damped_inverses
+from tatnet.optim.inverses import Damped, spread_inverses
 from tatnet.optim.symmetric import inverse_of
 
 assert jax.device_count() == 8
@@ -60,8 +60,9 @@ square = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto, AxisType.A
 rows = rng.normal(size=(11, 20, 4)).astype(np.float32)
 moments, damping = np.swapaxes(rows, 1, 2) @ rows / 20, np.linspace(0.1, 1, 11, dtype=np.float32)
 request = Damped(np.pad(moments, [(0, 0), (0, 0), (0, 1)]), damping)
-(found,) = jax.jit(lambda request: damped_inverses([request], square))(request)
-inverses = inverse_of(found.packed)
+found = jax.jit(lambda request: spread_inverses({"l": {"inputs": request}}, square))(request)
+assert found["l"].is_finite
+inverses = inverse_of(found["l"].packed["inputs"])
 expected = np.linalg.inv(moments + damping[:, None, None] * np.eye(4))
 np.testing.assert_allclose(inverses, expected, rtol=1e-3, atol=1e-4)
 print("more matrices than devices")

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tatnet.optim.inverses import Damped, damped_inverse, damped_inverses
-from tatnet.optim.symmetric import average_of, inverse_of, moved, trace, with_inverse
+from tatnet.optim.inverses import Damped, damped_inverses, spread_inverses
+from tatnet.optim.symmetric import average_of, diagonal, inverse_of, moved, with_inverse
 
 
 def symmetric(rng, *shape):
@@ -42,9 +42,10 @@ def test_packed_pairs_come_out_as_they_went_in(n, stack, seed):
   np.testing.assert_array_equal(average_of(packed), first)
   np.testing.assert_array_equal(inverse_of(packed), second)
   np.testing.assert_array_equal(with_inverse(packed, first), pack(first, first))
-  total = np.linalg.eigvalsh(first.astype(float)).sum(-1)
+  expected = [[matrix[i, i] for i in range(n)] for matrix in first.reshape(-1, n, n)]
   for matrix in (first, packed):
-    np.testing.assert_allclose(trace(jnp.asarray(matrix)), total, rtol=1e-5, atol=1e-5)
+    found = diagonal(jnp.asarray(matrix)).reshape(-1, n)
+    np.testing.assert_array_equal(found, expected)
 
 
 @settings(max_examples=15, deadline=None)
@@ -58,45 +59,68 @@ def test_average_moves_and_inverse_stays(n, rate, seed):
   np.testing.assert_allclose(average_of(packed), expected, rtol=1e-5, atol=1e-5)
 
 
+def inverted(damping, **averages):
+  """`damped_inverses` of averages by side, with one damping for all of them."""
+  damping = jnp.asarray(damping)
+  return damped_inverses({side: Damped(pack(m), damping) for side, m in averages.items()})
+
+
 @pytest.mark.parametrize("layers", [(), (1,), (4,)])
 @pytest.mark.parametrize("rank", [None, 2])
 def test_inverses_are_those_of_numpy(layers, rank):
-  matrices = positive(np.random.default_rng(0), layers, 6, rank)
-  damping = np.random.default_rng(1).uniform(0.01, 1, layers)
+  rng = np.random.default_rng(0)
+  sides = {"inputs": positive(rng, layers, 6, rank), "outputs": positive(rng, layers, 4, rank)}
+  damping = rng.uniform(0.01, 1, layers)
   with jax.enable_x64(True):
-    found, is_finite = damped_inverse(pack(matrices.astype(float)), jnp.asarray(damping))
-    inverses = inverse_of(found)
-  expected = np.linalg.inv(matrices.astype(float) + damping[..., None, None] * np.eye(6))
-  np.testing.assert_allclose(inverses, expected, rtol=1e-9, atol=1e-9)
-  np.testing.assert_array_equal(average_of(found), matrices)
-  assert is_finite.shape == layers
-  assert is_finite.all()
+    found, is_finite = inverted(damping, **{side: m.astype(float) for side, m in sides.items()})
+    inverses = {side: inverse_of(packed) for side, packed in found.items()}
+  for side, matrix in sides.items():
+    expected = np.linalg.inv(
+      matrix.astype(float) + damping[..., None, None] * np.eye(len(matrix.T))
+    )
+    np.testing.assert_allclose(inverses[side], expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(average_of(found[side]), matrix)
+  assert is_finite
 
 
 def test_one_damping_serves_a_whole_stack():
   matrices = positive(np.random.default_rng(0), (3,), 4)
-  found, _ = damped_inverse(pack(matrices), jnp.float32(0.3))
+  found, _ = inverted(np.float32(0.3), inputs=matrices)
   expected = np.linalg.inv(matrices + 0.3 * np.eye(4))
-  np.testing.assert_allclose(inverse_of(found), expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(inverse_of(found["inputs"]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_matrices_spread_over_a_mesh_come_back_in_order():
+def test_layers_spread_over_a_mesh_come_back_in_order():
   rng = np.random.default_rng(0)
-  sizes = [((), 3), ((2,), 5), ((3,), 3), ((), 5), ((1,), 1)]
-  matrices = [positive(rng, layers, n) for layers, n in sizes]
-  dampings = [np.float32(0.1 * (i + 1)) for i in range(len(sizes))]
-  requests = [Damped(pack(m), jnp.asarray(d)) for m, d in zip(matrices, dampings, strict=True)]
+  shapes = [((), 3, 5), ((2,), 5, 3), ((3,), 3, 5), ((), 5, 3), ((1,), 1, 1), ((), 3, None)]
+  requests, references = {}, {}
+  for i, (layers, inputs, outputs) in enumerate(shapes):
+    damping = 0.1 * (i + 1 + np.arange(np.prod(layers, dtype=int)).reshape(layers))
+    for side, n in (("inputs", inputs), ("outputs", outputs)):
+      if n is not None:
+        matrix = positive(rng, layers, n)
+        request = Damped(pack(matrix), jnp.asarray(damping, jnp.float32))
+        requests.setdefault(f"layer_{i}", {})[side] = request
+        references[f"layer_{i}", side] = np.linalg.inv(
+          matrix + damping[..., None, None] * np.eye(n)
+        )
   mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-  found = jax.jit(lambda requests: damped_inverses(requests, mesh))(requests)
-  for (packed, is_finite), matrix, damping in zip(found, matrices, dampings, strict=True):
-    expected = np.linalg.inv(matrix + damping * np.eye(matrix.shape[-1]))
-    assert is_finite.shape == matrix.shape[:-2]
-    np.testing.assert_allclose(inverse_of(packed), expected, rtol=1e-4, atol=1e-5)
+  found = jax.jit(lambda requests: spread_inverses(requests, mesh))(requests)
+  assert list(found) == list(requests)
+  for (name, side), expected in references.items():
+    assert found[name].is_finite
+    np.testing.assert_allclose(inverse_of(found[name].packed[side]), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_matrix_that_is_not_positive_is_told():
-  averages = np.stack([np.eye(3), -np.eye(3)]).astype(np.float32)
-  found, is_finite = damped_inverse(pack(averages), jnp.float32(0.5))
-  np.testing.assert_array_equal(is_finite, [True, False])
-  np.testing.assert_array_equal(average_of(found), averages)
-  np.testing.assert_allclose(inverse_of(found)[0], np.eye(3) / 1.5, rtol=1e-5)
+@pytest.mark.parametrize("bad", [-np.eye(3), np.diag([1.0, -1, 1]), np.diag([1.0, np.nan, 1])])
+def test_layer_with_a_matrix_that_has_no_inverse_keeps_its_last_ones(bad):
+  good = np.eye(3, dtype=np.float32)
+  averages = {"inputs": np.stack([good, bad.astype(np.float32), good]), "outputs": [good] * 3}
+  last = np.full((3, 3, 3), 7.0, np.float32)
+  sides = {side: Damped(pack(np.stack(m), last), jnp.float32(0.5)) for side, m in averages.items()}
+  found, is_finite = damped_inverses(sides)
+  assert not is_finite
+  for side, average in averages.items():
+    np.testing.assert_array_equal(average_of(found[side]), average)
+    for layer, expected in enumerate([good / 1.5, last[1], good / 1.5]):
+      np.testing.assert_allclose(inverse_of(found[side])[layer], expected, rtol=1e-5)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from tatnet.optim.inverses import Damped
-from tatnet.optim.symmetric import inverse_of, moved, trace
+from tatnet.optim.symmetric import diagonal, inverse_of, moved
 
 Uncovered = Literal["error", "identity"]
 Arrays = Mapping[str, jax.Array]
@@ -52,9 +52,9 @@ class KroneckerBlock:
       for side, shape in self.statistics().items()
     }
 
-  def total(self, factors: Arrays) -> jax.Array:
-    """The sum of the factors' eigenvalues: finite only if they are, short of overflow."""
-    return sum(trace(factor).sum() for factor in factors.values())
+  def diagonals(self, factors: Arrays) -> list[jax.Array]:
+    """Of the factors; these are finite if their diagonals are, which hold the largest entries."""
+    return [diagonal(factor) for factor in factors.values()]
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; inverses stay."""
@@ -82,15 +82,20 @@ class KroneckerBlock:
     """``A^-1 V G^-1`` for the gradient as a matrix V ``[inputs, outputs]``."""
     del damping  # it is in the inverses
     w = gradients["w"]
-    matrix = w.reshape(*self._stack, -1, self.weight[-1])
+    a, g = (inverse_of(state[side]) for side in ("inputs", "outputs"))
+    v = w.reshape(*self._stack, -1, self.weight[-1]).astype(a.dtype)
+    result = {}
     if self.with_bias:
-      matrix = jnp.concatenate([matrix, gradients["b"][..., None, :]], axis=-2)
-    matrix = inverse_of(state["inputs"]) @ matrix.astype(state["inputs"].dtype)
-    matrix = matrix @ inverse_of(state["outputs"])
-    result = {"w": matrix}
-    if self.with_bias:
-      result = {"w": matrix[..., :-1, :], "b": matrix[..., -1, :].astype(gradients["b"].dtype)}
-    return result | {"w": result["w"].reshape(w.shape).astype(w.dtype)}
+      # The last row of V. Kept apart: fewer kernels to compile, and products of even sizes.
+      b = gradients["b"]
+      last = b[..., None, :].astype(a.dtype)
+      v, last = (
+        rows[..., :-1] @ v + rows[..., -1:] * last for rows in (a[..., :-1, :], a[..., -1:, :])
+      )
+      result["b"] = (last @ g)[..., 0, :].astype(b.dtype)
+    else:
+      v = a @ v
+    return result | {"w": (v @ g).reshape(w.shape).astype(w.dtype)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +113,9 @@ class DiagonalBlock:
     """Averages of zero."""
     return {key: jnp.zeros(shape, dtype) for key, shape in self.shapes}
 
-  def total(self, factors: Arrays) -> jax.Array:
-    """The sum of the factors: finite only if they are, short of overflow."""
-    return sum(factor.sum() for factor in factors.values())
+  def diagonals(self, factors: Arrays) -> list[jax.Array]:
+    """The factors, which are diagonals."""
+    return list(factors.values())
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors."""
@@ -146,9 +151,9 @@ class EmbeddingBlock:
     rows, width = self.table
     return {"inputs": jnp.zeros(rows, dtype), "outputs": jnp.zeros((width, width + 1), dtype)}
 
-  def total(self, factors: Arrays) -> jax.Array:
-    """The sum of the factors' eigenvalues: finite only if they are, short of overflow."""
-    return factors["inputs"].sum() + trace(factors["outputs"])
+  def diagonals(self, factors: Arrays) -> list[jax.Array]:
+    """The frequencies, and the diagonal of the outputs' moment."""
+    return [factors["inputs"], diagonal(factors["outputs"])]
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; the inverse stays."""
@@ -179,7 +184,7 @@ Block = KroneckerBlock | DiagonalBlock | EmbeddingBlock
 
 
 def _mean_eigenvalue(packed: jax.Array) -> jax.Array:
-  return trace(packed) / packed.shape[-2]
+  return diagonal(packed).mean(-1)
 
 
 def blocks_of(params: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block], list[str]]:

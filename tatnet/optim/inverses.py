@@ -1,13 +1,14 @@
-"""Inverses of damped averages: one matrix at a time, or spread over devices."""
+"""Inverses of damped averages: one layer after the other, or spread over devices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.scipy.linalg
+import numpy as np
 
-from tatnet.optim.symmetric import trace, with_inverse
+from tatnet.optim.symmetric import with_inverse
 
 
 class Damped(NamedTuple):
@@ -23,100 +24,141 @@ class Damped(NamedTuple):
   damping: jax.Array
 
 
+Sides = Mapping[str, Damped]  # what to invert of a layer, or of a stack of layers
+
+
 class Inverted(NamedTuple):
   """Averages beside their new inverses.
 
   Attributes:
-    packed: like those of the request.
-    is_finite: whether an inverse is, for each layer.
+    packed: like those of the request, by side. A layer keeps its last inverses, on every
+      side, where a new one is not finite: the sides were damped together.
+    is_finite: whether all new inverses are.
   """
 
-  packed: jax.Array
+  packed: dict[str, jax.Array]
   is_finite: jax.Array
 
 
-def damped_inverse(packed: jax.Array, damping: jax.Array) -> Inverted:
-  """``(average + damping I)^-1`` in the place of the last inverse.
+def damped_inverses(sides: Sides) -> Inverted:
+  """``(average + damping I)^-1`` in the place of the last inverse, for each side of a layer.
 
-  Stacks are inverted in a loop: on two cores, jaxlib 0.10 hangs when a program runs
+  The layers of a stack take turns: on two cores, jaxlib 0.10 hangs when a program runs
   two LAPACK calls on stacks at the same time. And a pair that is read, inverted and
   written by itself stays in the cache.
 
   Args:
-    packed: ``[n, n + 1]`` or ``[layers, n, n + 1]``.
-    damping: a number, or one for each layer; above 0.
+    sides: of a layer, or of a stack of layers, by name.
 
   Returns:
-    The pairs with their new inverses, finite or not.
+    The pairs with their new inverses.
 
   Example:
-    >>> from tatnet.optim.inverses import damped_inverse
+    >>> from tatnet.optim.inverses import Damped, damped_inverses
     >>> average = jnp.array([[3.0, 0, 0], [0, 1, 0]])  # and an inverse of zero
-    >>> result = damped_inverse(average, jnp.array(1.0))
-    >>> print(result.packed.round(5), result.is_finite)
+    >>> result = damped_inverses({"inputs": Damped(average, jnp.array(1.0))})
+    >>> print(result.packed["inputs"].round(5), result.is_finite)
     [[3.   0.25 0.  ]
      [0.   1.   0.5 ]] True
   """
-  if packed.ndim == 2:
-    return _one(packed, damping)
-  damping = jnp.broadcast_to(damping, packed.shape[:-2])
-  return jax.lax.map(lambda pair: _one(*pair), (packed, damping))
+  packed = {side: damped.packed for side, damped in sides.items()}
+  stack = next(iter(packed.values())).shape[:-2]
+  if not stack:
+    return _of_layer(sides)
+  damping = {side: jnp.broadcast_to(damped.damping, stack) for side, damped in sides.items()}
+
+  def turn(i, so_far: Inverted) -> Inverted:
+    layer = {
+      side: Damped(_at(pairs, i), _at(damping[side], i)) for side, pairs in so_far.packed.items()
+    }
+    new = _of_layer(layer)
+    pairs = {
+      side: jax.lax.dynamic_update_index_in_dim(so_far.packed[side], pair, i, 0)
+      for side, pair in new.packed.items()
+    }
+    return Inverted(pairs, so_far.is_finite & new.is_finite)
+
+  return jax.lax.fori_loop(0, stack[0], turn, Inverted(packed, jnp.ones([], bool)))
 
 
-def damped_inverses(
-  requests: Sequence[Damped], mesh: jax.sharding.Mesh | None = None
-) -> list[Inverted]:
-  """Inverses of many stacks of averages, each in the place of the last one.
+def _at(stack: jax.Array, i: jax.Array) -> jax.Array:
+  return jax.lax.dynamic_index_in_dim(stack, i, keepdims=False)
+
+
+def spread_inverses(requests: Mapping[str, Sides], mesh: jax.sharding.Mesh) -> dict[str, Inverted]:
+  """What `damped_inverses` returns for many layers; each device inverts its share of them.
 
   Args:
-    requests: what to invert.
-    mesh: devices to spread the matrices over; None inverts all of them on each.
+    requests: sides by layer.
+    mesh: devices to spread the layers over.
 
   Returns:
-    What `damped_inverse` returns, in the order of the requests.
+    Results by layer, on every device. `is_finite` is of all layers of the same shape.
   """
-  if mesh is None:
-    return [damped_inverse(*request) for request in requests]
-  results: list[Inverted | None] = [None] * len(requests)
-  for n in {request.packed.shape[-2] for request in requests}:
-    members = [i for i, request in enumerate(requests) if request.packed.shape[-2] == n]
-    stacks = [requests[i].packed.reshape(-1, n, n + 1) for i in members]
-    dampings = [
-      jnp.broadcast_to(requests[i].damping, requests[i].packed.shape[:-2]).reshape(-1)
-      for i in members
-    ]
-    together = _spread(jnp.concatenate(stacks), jnp.concatenate(dampings), mesh)
-    start = 0
-    for i, stack in zip(members, stacks, strict=True):
-      packed, is_finite = (array[start : start + len(stack)] for array in together)
-      shape = requests[i].packed.shape
-      results[i] = Inverted(packed.reshape(shape), is_finite.reshape(shape[:-2]))
-      start += len(stack)
-  return results
+  alike: dict[tuple, list[str]] = {}
+  for name, sides in requests.items():
+    shape = tuple((side, damped.packed.shape[-2]) for side, damped in sides.items())
+    alike.setdefault(shape, []).append(name)
+  packed: dict[str, dict[str, jax.Array]] = {name: {} for name in requests}
+  is_finite = {}
+  for names in alike.values():
+    stacks = [_as_stack(requests[name]) for name in names]
+    together = _spread(jax.tree.map(lambda *parts: jnp.concatenate(parts), *stacks), mesh)
+    for side, pairs in together.packed.items():
+      ends = np.cumsum([len(stack[side].packed) for stack in stacks])
+      for name, part in zip(names, jnp.split(pairs, ends[:-1]), strict=True):
+        packed[name][side] = part.reshape(requests[name][side].packed.shape)
+    is_finite |= dict.fromkeys(names, together.is_finite)
+  return {name: Inverted(packed[name], is_finite[name]) for name in requests}
 
 
-def _spread(packed: jax.Array, damping: jax.Array, mesh: jax.sharding.Mesh) -> Inverted:
-  """Each device inverts its share of the matrices."""
-  count, n = packed.shape[:2]
+def _as_stack(sides: Sides) -> Sides:
+  """A layer as a stack of one; a stack with a damping for each of its layers."""
+
+  def stacked(packed: jax.Array, damping: jax.Array) -> Damped:
+    damping = jnp.broadcast_to(damping, packed.shape[:-2])
+    return Damped(packed.reshape(-1, *packed.shape[-2:]), damping.reshape(-1))
+
+  return {side: stacked(*damped) for side, damped in sides.items()}
+
+
+def _spread(stack: Sides, mesh: jax.sharding.Mesh) -> Inverted:
+  """Each device inverts its share of a stack."""
+  count = len(next(iter(stack.values())).packed)
   missing = -count % mesh.size
-  filler = jnp.broadcast_to(jnp.eye(n, n + 1, dtype=packed.dtype), (missing, n, n + 1))
-  packed = jnp.concatenate([packed, filler])
-  damping = jnp.concatenate([damping, jnp.ones(missing, damping.dtype)])
+
+  def filled(packed: jax.Array, damping: jax.Array) -> Damped:
+    filler = jnp.broadcast_to(jnp.eye(*packed.shape[1:]), (missing, *packed.shape[1:]))
+    ones = jnp.ones(missing, damping.dtype)
+    return Damped(
+      jnp.concatenate([packed, filler.astype(packed.dtype)]), jnp.concatenate([damping, ones])
+    )
+
+  def share(stack: Sides) -> Inverted:
+    packed, is_finite = damped_inverses(stack)
+    return Inverted(packed, is_finite[None])
+
   shares = jax.P(mesh.axis_names)
-  found = jax.shard_map(
-    damped_inverse, mesh=mesh, in_specs=(shares, shares), out_specs=shares, check_vma=False
-  )(packed, damping)
-  everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-  return jax.tree.map(
-    lambda array: jax.lax.with_sharding_constraint(array, everywhere)[:count], found
+  found = jax.shard_map(share, mesh=mesh, in_specs=(shares,), out_specs=shares, check_vma=False)(
+    {side: filled(*damped) for side, damped in stack.items()}
   )
+  everywhere = jax.sharding.NamedSharding(mesh, jax.P())
+  packed, is_finite = jax.lax.with_sharding_constraint(found, everywhere)
+  return Inverted({side: pairs[:count] for side, pairs in packed.items()}, is_finite.all())
 
 
 # Under vmap (an ensemble of models) one after the other, for the same reason.
 @jax.custom_batching.sequential_vmap
-def _one(packed: jax.Array, damping: jax.Array) -> Inverted:
-  eye = jnp.eye(packed.shape[-2], dtype=packed.dtype)
-  # Cholesky reads the average's triangle, and nothing of the inverse beside it.
-  factor = jax.lax.linalg.cholesky(packed[:, :-1] + damping * eye, symmetrize_input=False)
-  inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
-  return Inverted(with_inverse(packed, inverse), jnp.isfinite(trace(inverse)))
+def _of_layer(sides: Sides) -> Inverted:
+  new, is_finite = {}, jnp.ones([], bool)
+  for side, (packed, damping) in sides.items():
+    eye = jnp.eye(packed.shape[-2], dtype=packed.dtype)
+    # Cholesky reads the average's triangle, and nothing of the inverse beside it.
+    factor = jax.lax.linalg.cholesky(packed[:, :-1] + damping * eye, symmetrize_input=False)
+    inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
+    new[side] = with_inverse(packed, inverse)
+    # Whatever goes wrong on the way reaches the last pivot: a factorisation that fails is
+    # NaN throughout, and a number that is not finite spreads over the rows below it.
+    is_finite &= jnp.isfinite(inverse[-1, -1])
+  kept = {side: jnp.where(is_finite, new[side], damped.packed) for side, damped in sides.items()}
+  return Inverted(kept, is_finite)

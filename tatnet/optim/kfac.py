@@ -10,7 +10,7 @@ import optax
 
 from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
 from tatnet.optim.evaluate import Factors, dtype_of
-from tatnet.optim.inverses import Damped, damped_inverses
+from tatnet.optim.inverses import damped_inverses, spread_inverses
 
 _SAME_OPTION = "Pass uncovered='identity' to let their gradients pass unchanged."
 
@@ -131,8 +131,11 @@ def scale_by_kfac(
     layers = {name: block for name, block in layers.items() if name in factors.layers}
     lam = _value(damping, state.count)
     is_new = factors.weight > 0
-    total = sum(block.total(factors.layers[name]) for name, block in layers.items())
-    is_finite = jnp.isfinite(total)
+    # One check for all of them: each by itself would be three kernels to compile.
+    diagonals = [jnp.zeros(0)]
+    for name, block in layers.items():
+      diagonals += [d.reshape(-1) for d in block.diagonals(factors.layers[name])]
+    is_finite = jnp.isfinite(jnp.concatenate(diagonals)).all()
     count, after = state.count, state.count - burn_in
 
     is_used = is_new & is_finite
@@ -229,25 +232,18 @@ def _absorbed(layers, curvature, factors, rate, is_used):
 
 
 def _inverted(layers, curvature, damping, mesh):
-  """New inverses, and whether all are finite.
-
-  Both sides of a layer keep their last ones where either is not: they share pi.
-  """
+  """The curvature with new inverses, and whether all of these are finite."""
   requests = {name: block.damped(curvature[name], damping) for name, block in layers.items()}
-  flat, structure = jax.tree.flatten(requests, is_leaf=lambda node: isinstance(node, Damped))
-  new = structure.unflatten(damped_inverses(flat, mesh))
-  result, all_finite = dict(curvature), jnp.ones([], bool)
-  for name, sides in new.items():
-    is_finite = jnp.ones([], bool)
-    for inverted in sides.values():
-      is_finite &= inverted.is_finite
-    kept = {
-      side: jnp.where(is_finite[..., None, None], inverted.packed, curvature[name][side])
-      for side, inverted in sides.items()
-    }
-    result[name] = {**curvature[name], **kept}
-    all_finite &= is_finite.all()
-  return result, all_finite
+  requests = {name: sides for name, sides in requests.items() if sides}
+  if mesh is None:
+    new = {name: damped_inverses(sides) for name, sides in requests.items()}
+  else:
+    new = spread_inverses(requests, mesh)
+  result, is_finite = dict(curvature), jnp.ones([], bool)
+  for name, inverted in new.items():
+    result[name] = {**curvature[name], **inverted.packed}
+    is_finite &= inverted.is_finite
+  return result, is_finite
 
 
 def _rate(decay, batches: jax.Array) -> jax.Array:
