@@ -8,6 +8,9 @@ rotated gradient ``U_A^T V U_G``: K-FAC by ``(a + pi r) (g + r / pi)`` with eige
 and g and r the root of the damping, EKFAC with ``a g`` in it replaced by the average of
 the squared rotated gradients of single examples ("corrected"), or by that average and
 the damping alone ("corrected, plain damping"). Everything else is the same.
+
+The network is written out, since the correction needs the inputs and gradients of every
+layer where the taps of `tatnet.optim` give their moments.
 """
 
 import time
@@ -159,7 +162,8 @@ def initial(w: Layers) -> State:
     return Layers(*((jnp.ones(m.shape[:-1]), jnp.ones_like(m)) for m in moments))
 
   a, g = moments(1), moments(2)
-  return State(a, g, eigen_of(a), eigen_of(g), *(jax.tree.map(jnp.zeros_like, w) for _ in "ab"))
+  squares, step = (jax.tree.map(jnp.zeros_like, w) for _ in range(2))
+  return State(a, g, eigen_of(a), eigen_of(g), squares, step)
 
 
 def steps_needed(network, inputs, labels, setting, seed: int) -> tuple[int | None, list[float]]:

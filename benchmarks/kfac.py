@@ -3,7 +3,8 @@
     python benchmarks/kfac.py [--quick]
 
 Steps of K-FAC and of SGD with momentum alternate in one process, so that their
-ratio does not depend on what else the machine does. First steps, compilation
+ratio does not depend on what else the machine does; K-FAC also with factors every ten
+steps, and with factors of an eighth of the batch. First steps, compilation
 included, are measured in fresh processes. Budgets: a 50-layer MLP of 256 units,
 inverses every 10 steps, at most 3.5 times the SGD step at batch 128 and twice at
 batch 1024; its first step at most 3 s.

@@ -157,8 +157,9 @@ def _of_layer(sides: Sides) -> Inverted:
     factor = jax.lax.linalg.cholesky(packed[:, :-1] + damping * eye, symmetrize_input=False)
     inverse = jax.scipy.linalg.cho_solve((factor, True), eye)
     new[side] = with_inverse(packed, inverse)
-    # Whatever goes wrong on the way reaches the last pivot: a factorisation that fails is
-    # NaN throughout, and a number that is not finite spreads over the rows below it.
+    # What goes wrong on the way reaches the last pivot: a factorisation that fails is NaN
+    # throughout, and a number that is not finite spreads over the rows below it. (For
+    # another entry to overflow, the damping would have to be below 1e-38.)
     is_finite &= jnp.isfinite(inverse[-1, -1])
   kept = {side: jnp.where(is_finite, new[side], damped.packed) for side, damped in sides.items()}
   return Inverted(kept, is_finite)
