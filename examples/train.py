@@ -19,8 +19,10 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import tyro
 from configs import CONFIGS, Config
+from jax.experimental import multihost_utils
 from loop import NotFinite, Record, assemble, train, unreadable_images
 
 import tatnet
@@ -70,10 +72,20 @@ def run(config: Config, folder: pathlib.Path) -> Row:
 
 
 def _check_folder(folder: pathlib.Path, config: Config) -> None:
-  """A new run does not mix with an old one, and one that goes on says what has changed."""
+  """A new run does not mix with an old one; all processes end, or none.
+
+  Only the first looks: one that comes later would take its files for another run's.
+  """
+  refusal = _refusal(folder, config) if jax.process_index() == 0 else None
+  if multihost_utils.broadcast_one_to_all(np.array(refusal is not None)):
+    sys.exit(refusal or f"The first process does not begin in {folder}, and says why.")
+
+
+def _refusal(folder: pathlib.Path, config: Config) -> str | None:
+  """Why a run cannot be in this folder; one that goes on says here what has changed."""
   path = folder / "config.json"
   if not config.resume and (folder / "metrics.jsonl").exists():
-    sys.exit(f"{folder} holds a run already. Pass --resume to continue it, or another --out.")
+    return f"{folder} holds a run already. Pass --resume to continue it, or another --out."
   if config.resume and path.exists():
     before, now = json.loads(path.read_text()), _as_json(config)
     for key in sorted(now):
@@ -81,6 +93,7 @@ def _check_folder(folder: pathlib.Path, config: Config) -> None:
         logging.warning(
           "Resumed with another %s: %s, before %s.", key, now[key], before.get(key, "nothing")
         )
+  return None
 
 
 def _write_config(folder: pathlib.Path, config: Config, network) -> None:

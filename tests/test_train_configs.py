@@ -21,9 +21,10 @@ def example(monkeypatch):
   monkeypatch.syspath_prepend(str(EXAMPLES))
   import train
 
+  before = jax.config.read("jax_disable_most_optimizations")
   jax.config.update("jax_disable_most_optimizations", True)
   yield train
-  jax.config.update("jax_disable_most_optimizations", False)
+  jax.config.update("jax_disable_most_optimizations", before)
 
 
 def small(example, name, folder, **options):
@@ -228,6 +229,18 @@ def test_a_contrast_is_checked_before_the_first_run(example, tmp_path, contrast,
   with pytest.raises(SystemExit, match=message):
     example.main(small(example, "digits", tmp_path, contrast=(contrast,)))
   assert not (tmp_path / "run").exists()
+
+
+def test_only_the_first_process_looks_whether_the_folder_holds_a_run(
+  example, tmp_path, monkeypatch
+):
+  """To one that comes later, what the first has begun to write is no other run."""
+  config = small(example, "digits", tmp_path)
+  (tmp_path / "metrics.jsonl").touch()
+  with pytest.raises(SystemExit, match="holds a run already"):
+    example._check_folder(tmp_path, config)
+  monkeypatch.setattr(jax, "process_index", lambda: 1)
+  example._check_folder(tmp_path, config)
 
 
 def test_a_resume_that_is_refused_leaves_the_config(example, tmp_path):
