@@ -70,7 +70,8 @@ print("more matrices than devices")
 
 
 def test_eight_devices_do_what_one_does():
-  flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = os.environ.get("XLA_FLAGS", "")
+  flags += " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
   done = subprocess.run(
     [sys.executable, "-c", PROGRAM],
     env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},

@@ -110,6 +110,7 @@ def test_stopped_killed_and_resumed_it_ends_the_same(whole, environment, tmp_pat
   first = random.SystemRandom().randint(1, 9)
   code, _, err = train(environment, folder, code=WITH_SIGNAL, STEP=str(first), SIGNAL="SIGINT")
   assert code == 1, err
+  assert "Stopped and saved at step" in err
   saved = Checkpoints(folder / "checkpoints").steps()[-1]  # a step or two after the signal
   assert f"Stopped and saved at step {saved}" in err
   assert "train.py digits" in err
@@ -135,8 +136,8 @@ def last_state(folder):
 
 
 def test_eight_devices_are_as_one(whole, environment, tmp_path):
-  flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-  code, _, err = train(environment, tmp_path / "run", **flags)
+  flags = environment.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+  code, _, err = train(environment, tmp_path / "run", XLA_FLAGS=flags)
   assert code == 0, err
   assert_as_one(tmp_path / "run", whole[0])
 
