@@ -36,6 +36,8 @@ DIGITS_SWEEP = {
   "kfac": [
     SETTINGS("kfac", 1e-4, damping=1e-3, inverse_every=10, schedule="constant"),
     SETTINGS("kfac", 1e-4, damping=3e-3, inverse_every=10, schedule="constant"),
+    SETTINGS("kfac", 1e-4, damping=3e-3, inverse_every=10, factors_every=2, schedule="constant"),
+    SETTINGS("kfac", 1e-4, damping=3e-3, inverse_every=10, factors_every=10, schedule="constant"),
     SETTINGS("kfac", 3e-4, damping=1e-2, inverse_every=10, schedule="constant"),
   ],
   "adam": [SETTINGS("adam", rate, schedule="constant") for rate in (1e-5, 3e-5, 1e-4, 3e-4)],
@@ -113,7 +115,8 @@ def digits(names: list[str], steps: int) -> list[Run]:
         runs.append(run)
         reached = f"{run.reached} steps" if run.reached else f"not in {steps} steps"
         print(
-          f"{name:5} rate {settings.learning_rate:<7g} damping {settings.damping:<6g} seed {seed}:"
+          f"{name:5} rate {settings.learning_rate:<7g} damping {settings.damping:<6g}"
+          f" factors every {settings.factors_every:2} seed {seed}:"
           f" {reached}, last loss {run.losses[-1]:.2g},"
           f" {1e3 * run.seconds_per_step:.0f} ms a step"
         )
