@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+from simulated_devices import xla_flags
+
 PROGRAM = """
 import haiku as hk, jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
@@ -70,8 +72,7 @@ print("more matrices than devices")
 
 
 def test_eight_devices_do_what_one_does():
-  flags = os.environ.get("XLA_FLAGS", "")
-  flags += " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+  flags = f"{xla_flags(devices=8)} --xla_backend_optimization_level=0"
   done = subprocess.run(
     [sys.executable, "-c", PROGRAM],
     env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},

@@ -11,6 +11,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from simulated_devices import xla_flags
 
 from tatnet.training import Checkpoints, read_metrics
 
@@ -136,8 +137,7 @@ def last_state(folder):
 
 
 def test_eight_devices_are_as_one(whole, environment, tmp_path):
-  flags = environment.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-  code, _, err = train(environment, tmp_path / "run", XLA_FLAGS=flags)
+  code, _, err = train(environment, tmp_path / "run", XLA_FLAGS=xla_flags(devices=8))
   assert code == 0, err
   assert_as_one(tmp_path / "run", whole[0])
 

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from simulated_devices import xla_flags
 
 from tatnet import training
 
@@ -67,7 +68,7 @@ def test_processes_with_different_numbers_of_devices():
   processes = [
     subprocess.Popen(
       [sys.executable, "-c", code.format(address, number)],
-      env={**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"},
+      env={**os.environ, "XLA_FLAGS": xla_flags(devices)},
       stderr=subprocess.PIPE,
       text=True,
     )
