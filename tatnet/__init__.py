@@ -12,15 +12,19 @@ kernel is well behaved at initialisation (TAT, DKS; EOC as the baseline):
 import importlib
 import importlib.metadata
 
-from tatnet.activations import Activation, activation_names
 from tatnet.initializers import ScaledUniformOrthogonal, scaled_uniform_orthogonal
-from tatnet.maps import LocalMaps, LocalValues
-from tatnet.methods import DKS, EOC, TAT
+from tatnet.layer import (
+  Activation,
+  LocalMaps,
+  LocalValues,
+  TransformedActivation,
+  activation_names,
+  local_maps,
+)
+from tatnet.network import Topology, chain, identity, nonlinear, sequence, weighted_sum
 from tatnet.preprocessing import per_location_normalize
-from tatnet.topology import Topology, chain, identity, nonlinear, sequence, weighted_sum
+from tatnet.shaping import DKS, EOC, TAT, cmap, transform_activation, transform_activations
 from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, trace_apply
-from tatnet.transform import cmap, transform_activation, transform_activations
-from tatnet.transformed import TransformedActivation, local_maps
 
 _SUBPACKAGES = ("diagnostics", "nets", "optim", "training")
 _OF_OPTIM = ("kfac", "scale_by_kfac", "value_grad_and_factors")

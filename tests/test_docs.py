@@ -15,7 +15,7 @@ import pytest
 
 import tatnet
 
-ROOT = pathlib.Path(__file__).parent.parent
+ROOT = pathlib.Path(__file__).parents[1]
 CODE = re.compile(r"^```python\n(.*?)^```", flags=re.M | re.S)
 PAGES = {
   str(path.relative_to(ROOT)): CODE.findall(path.read_text())

@@ -7,76 +7,51 @@ import sys
 
 import pytest
 
-PACKAGE = pathlib.Path(__file__).parent.parent / "tatnet"
+PACKAGE = pathlib.Path(__file__).parents[1] / "tatnet"
 
-IMPORT_ORDER = [
-  # Each module may import those before it.
-  {"derivatives", "quadrature", "roots", "initializers", "preprocessing"},
-  {"kernels", "activations", "nodes"},
-  {"maps", "topology"},
-  {"methods", "validation", "interpolation"},
-  {"transformed", "reach"},
-  {"landscape", "moments", "rectifiers", "edge_of_chaos"},
-  {"solver"},
-  {"transform"},
-  {"tracing.findings", "tracing.places", "tracing.axes", "tracing.initial_values"},
-  {"tracing.expressions", "tracing.network"},
-  {"tracing.values"},
-  {"tracing.program"},
-  {"tracing.signals"},
-  {"tracing.elementwise", "tracing.affine", "tracing.reductions", "tracing.shapes"},
-  {"tracing.rules"},
-  {"tracing.api"},
-  {"nets.options", "nets.gaussian", "nets.prelu", "nets.fast_init"},
-  {"nets.plan"},
-  {"nets.layers"},
-  {"nets.shortcuts"},
-  {"nets.residual"},
-  {"nets.mlp", "nets.resnet"},
-  {"nets.cifar", "nets.identity"},
-  {"nets.registry"},
-  {"optim.symmetric", "optim.patches", "optim.losses"},
-  {"optim.inverses", "optim.taps"},
-  {"optim.blocks"},
-  {"optim.haiku_taps"},
-  {"optim.runs"},
-  {"optim.evaluate"},
-  {"optim.kfac"},
-  {"optim.alias"},
-  {f"training.{name}" for name in ("state", "devices", "metrics", "checkpoints", "interruption")},
-  {"training.step", "training.optimizers", "training.curves"},
-  {"training.evaluation"},
-  {f"training.data.{name}" for name in ("prepared", "records", "decode", "batches", "augment")},
-  {"training.data.statistics"},
-  {"training.data.arrays", "training.data.images"},
-  {"training.data.pieces"},
-  {"training.data.pipeline"},
-  {"diagnostics.dynamics.trees", "diagnostics.dynamics.checks"},
-  {"diagnostics.dynamics.rates", "diagnostics.dynamics.invariance", "diagnostics.dynamics.walk"},
-  {f"diagnostics.dynamics.{name}" for name in ("record", "warm_up", "evolution", "constrain")},
-  {"diagnostics.linear_residual.checks", "diagnostics.linear_residual.rotations"},
-  {"diagnostics.linear_residual.risk", "diagnostics.linear_residual.factors"},
-  {"diagnostics.linear_residual.descent"},
-  {"diagnostics.jacobians"},
-  {"diagnostics.tangent_kernel"},
-  {"diagnostics.memorising"},
-  {"diagnostics.expressivity"},
-  {f"diagnostics.kernels.{name}" for name in ("verdict", "pairs", "probes", "interpolated_maps")},
-  {"diagnostics.kernels.record", "diagnostics.kernels.fluctuations"},
-  {f"diagnostics.kernels.{name}" for name in ("measurement", "prediction", "text", "figure")},
-  {"diagnostics.kernels.report"},
-  {"command_line.failure", "command_line.nets"},
-  {"command_line.options"},
-  {"command_line.solve", "command_line.report"},
-  {"command_line.main"},
-  {"__main__"},
+# Each room may import those of the lines before it, and itself.
+ROOMS = [
+  {"layer", "network"},
+  {"shaping", "initializers", "preprocessing"},
+  {"tracing"},
+  {"nets", "optim"},
+  {"diagnostics", "training"},
+  {"command_line"},
+  {"__init__", "__main__"},
 ]
+AT_THE_ROOT = {"__init__.py", "__main__.py", "initializers.py", "preprocessing.py", "py.typed"}
+MODULES = {
+  ".".join(("tatnet", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+  for path in sorted(PACKAGE.rglob("*.py"))
+}
 
-PACKAGES = (
-  *("", "tracing", "nets", "optim", "training", "training.data"),
-  *("diagnostics", "diagnostics.dynamics", "diagnostics.linear_residual", "diagnostics.kernels"),
-  "command_line",
-)
+
+def imports_of(name: str) -> set[str]:
+  """Modules of the library that a module's import statements name, wherever they stand."""
+  found = set()
+  for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    if isinstance(node, ast.ImportFrom):
+      assert node.level == 0, f"{name} imports relatively"
+      named = [f"{node.module}.{alias.name}" for alias in node.names]
+      found |= {whole if module_named(whole) else node.module for whole in named}
+    elif isinstance(node, ast.Import):
+      found |= {alias.name for alias in node.names}
+  found = {module_named(whole) for whole in found if whole.split(".")[0] == "tatnet"}
+  assert None not in found, f"{name} imports what does not exist"
+  return found
+
+
+def module_named(whole: str) -> str | None:
+  """The module of that name; of a package its __init__."""
+  return next((m for m in (whole, f"{whole}.__init__") if m in MODULES), None)
+
+
+def room_of(name: str) -> str:
+  return name.split(".")[1]
+
+
+def level_of(name: str) -> int:
+  return next(level for level, rooms in enumerate(ROOMS) if room_of(name) in rooms)
 
 
 def run(code: str) -> str:
@@ -126,24 +101,18 @@ def test_library_neither_prints_nor_configures(path):
     assert forbidden not in code
 
 
-@pytest.mark.parametrize("level", range(len(IMPORT_ORDER)))
-def test_imports_point_one_way(level):
-  allowed = set().union(*IMPORT_ORDER[:level])
-  for name in IMPORT_ORDER[level]:
-    tree = ast.parse((PACKAGE / f"{name.replace('.', '/')}.py").read_text())
-    imported = set()
-    for node in tree.body:  # imports inside functions are late on purpose
-      if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "tatnet":
-        inner = node.module.removeprefix("tatnet").removeprefix(".")
-        if inner in PACKAGES:
-          imported |= {f"{inner}.{alias.name}".removeprefix(".") for alias in node.names}
-        else:
-          imported.add(inner)
-    assert imported <= allowed, f"{name} imports {imported - allowed}"
+def test_nothing_else_at_the_root():
+  files = {path.name for path in PACKAGE.iterdir() if path.is_file()}
+  assert files == AT_THE_ROOT
 
 
-def test_every_module_has_its_place_in_the_order():
-  modules = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in PACKAGE.rglob("*.py")
-  }
-  assert {m for m in modules if not m.endswith("__init__")} == set().union(*IMPORT_ORDER)
+def test_every_folder_is_a_room():
+  folders = {path.name for path in PACKAGE.iterdir() if any(path.glob("*.py"))}
+  assert folders <= set().union(*ROOMS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_point_down(name):
+  for imported in imports_of(name):
+    allowed = level_of(imported) < level_of(name) or room_of(imported) == room_of(name)
+    assert allowed, f"{name} imports {imported}, whose room is not below"

@@ -5,10 +5,10 @@ import inspect
 from typing import TYPE_CHECKING
 
 from tatnet.command_line.failure import CommandError
-from tatnet.methods import DKS, EOC, TAT, Method
-from tatnet.topology import Topology
-from tatnet.transform import transform_activation
-from tatnet.transformed import TransformedActivation, as_transformed
+from tatnet.layer.record import TransformedActivation, as_transformed
+from tatnet.network.nodes import Topology
+from tatnet.shaping.methods import DKS, EOC, TAT, Method
+from tatnet.shaping.transform import transform_activation
 
 if TYPE_CHECKING:
   from tatnet.nets import Network

@@ -18,9 +18,9 @@ from tatnet.command_line.options import (
   named_network,
   solved,
 )
+from tatnet.layer.record import as_transformed
 from tatnet.tracing.api import trace
 from tatnet.tracing.findings import TopologyError
-from tatnet.transformed import as_transformed
 
 _COSINES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.99)
 _EXAMPLES = """examples:

@@ -6,7 +6,6 @@ import json
 import math
 import sys
 
-from tatnet.activations import activation_names
 from tatnet.command_line.failure import CommandError
 from tatnet.command_line.options import (
   add_method,
@@ -16,9 +15,10 @@ from tatnet.command_line.options import (
   named_network,
   solved,
 )
-from tatnet.topology import chain
-from tatnet.transform import cmap
-from tatnet.transformed import as_transformed
+from tatnet.layer.activations import activation_names
+from tatnet.layer.record import as_transformed
+from tatnet.network.builders import chain
+from tatnet.shaping.transform import cmap
 
 _EXAMPLES = """examples:
   tatnet solve leaky_relu --depth 49

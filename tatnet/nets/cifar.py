@@ -7,7 +7,7 @@ from tatnet.nets.options import NetworkOptions
 from tatnet.nets.plan import PRE_ACTIVATION, Layer, Plan, Stage
 from tatnet.nets.residual import ResidualNetwork
 from tatnet.nets.resnet import BASIC, order_of_version, resnet_plan
-from tatnet.topology import Topology
+from tatnet.network.nodes import Topology
 
 
 def cifar_plan(depth: int, version: int, width: int) -> Plan:

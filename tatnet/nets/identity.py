@@ -11,7 +11,7 @@ from tatnet.nets.options import NetworkOptions
 from tatnet.nets.plan import INNER_ACTIVATION, Layer, Plan, Stage
 from tatnet.nets.residual import ResidualNetwork
 from tatnet.nets.resnet import BASIC, BLOCKS
-from tatnet.topology import Topology
+from tatnet.network.nodes import Topology
 
 PLANS = {
   56: Plan(

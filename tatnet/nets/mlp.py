@@ -5,7 +5,7 @@ from typing import Unpack
 from tatnet.nets.options import NetworkOptions
 from tatnet.nets.plan import PRE_ACTIVATION, Layer, Plan, Stage
 from tatnet.nets.residual import ResidualNetwork
-from tatnet.topology import Topology
+from tatnet.network.nodes import Topology
 
 
 def mlp_plan(width: int, depth: int) -> Plan:

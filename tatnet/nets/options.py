@@ -9,7 +9,7 @@ from typing import Literal, TypedDict, get_args
 import haiku as hk
 import jax
 
-from tatnet.transformed import TransformedActivation
+from tatnet.layer.record import TransformedActivation
 
 ActivationFunction = Callable[[jax.Array], jax.Array]
 Normalization = Literal["batch", "layer", "weight"]

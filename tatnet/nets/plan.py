@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator
 
 from tatnet.nets.options import check_shortcut_weight, residual_weights
-from tatnet.topology import Topology, chain, identity, sequence, weighted_sum
+from tatnet.network.builders import chain, identity, sequence, weighted_sum
+from tatnet.network.nodes import Topology
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from tatnet.methods import EOC, TAT
+from tatnet.layer.record import as_transformed
 from tatnet.nets.cifar import CifarResNet, PreActResNet
 from tatnet.nets.fast_init import fast_init
 from tatnet.nets.gaussian import HeNormal
@@ -26,9 +26,9 @@ from tatnet.nets.options import NetworkOptions
 from tatnet.nets.prelu import PReLU
 from tatnet.nets.residual import ResidualNetwork
 from tatnet.nets.resnet import BLOCKS, ResNet
-from tatnet.topology import Topology
-from tatnet.transform import transform_activation
-from tatnet.transformed import as_transformed
+from tatnet.network.nodes import Topology
+from tatnet.shaping.methods import EOC, TAT
+from tatnet.shaping.transform import transform_activation
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Unpack
 from tatnet.nets.options import NetworkOptions
 from tatnet.nets.plan import POST_ACTIVATION, PRE_ACTIVATION, Layer, Order, Plan, Stage
 from tatnet.nets.residual import ResidualNetwork
-from tatnet.topology import Topology
+from tatnet.network.nodes import Topology
 
 BLOCKS = {
   18: (2, 2, 2, 2),

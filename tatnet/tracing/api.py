@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from tatnet.nodes import Topology
+from tatnet.network.nodes import Topology
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.initial_values import uniform_outputs

@@ -15,8 +15,8 @@ import jax
 import numpy as np
 from jax import lax
 
-from tatnet.activations import ACTIVATIONS, Activation
-from tatnet.transformed import TransformedActivation, as_transformed
+from tatnet.layer.activations import ACTIVATIONS, Activation
+from tatnet.layer.record import TransformedActivation, as_transformed
 
 # Elementwise primitives, all of them public functions of jax.lax.
 _PRIMITIVES = {

@@ -11,8 +11,8 @@ import functools
 import itertools
 import math
 
-from tatnet.nodes import Topology
-from tatnet.topology import identity, nonlinear, sequence, weighted_sum
+from tatnet.network.builders import identity, nonlinear, sequence, weighted_sum
+from tatnet.network.nodes import Topology
 from tatnet.tracing.findings import Findings
 
 _serial = itertools.count()

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from tatnet import quadrature
+from tatnet.layer import quadrature
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from tatnet import quadrature
+from tatnet.layer import quadrature
 from tatnet.tracing import expressions
 from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.network import Node

@@ -21,7 +21,7 @@ import functools
 
 import numpy as np
 
-from tatnet.maps import LocalMaps
+from tatnet.layer.maps import LocalMaps
 
 
 @dataclasses.dataclass(frozen=True)

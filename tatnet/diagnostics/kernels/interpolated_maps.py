@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from tatnet.interpolation import AngularMap
-from tatnet.maps import LocalMaps
+from tatnet.layer.interpolation import AngularMap
+from tatnet.layer.maps import LocalMaps
 
 _DEGREE = 24
 

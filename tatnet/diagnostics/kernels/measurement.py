@@ -17,7 +17,7 @@ from tatnet.diagnostics.kernels.probes import (
   split_probes,
   with_calls,
 )
-from tatnet.nodes import Nonlinear, Topology
+from tatnet.network.nodes import Nonlinear, Topology
 from tatnet.tracing.api import placeholder, trace
 
 # Programs for a single use: optimisations would take longer than they run.

@@ -14,8 +14,8 @@ import numpy as np
 
 from tatnet.diagnostics.kernels.fluctuations import Noise, layer_noise
 from tatnet.diagnostics.kernels.interpolated_maps import c_map, local_values, q_map, rounded
-from tatnet.maps import LocalMaps
-from tatnet.nodes import Composition, Nonlinear, Topology, WeightedSum
+from tatnet.layer.maps import LocalMaps
+from tatnet.network.nodes import Composition, Nonlinear, Topology, WeightedSum
 
 _SILENCE = Noise()
 
@@ -90,7 +90,7 @@ def predict(
   """Walks a network.
 
   Args:
-    topology: built of the nodes of `tatnet.nodes`.
+    topology: built of the nodes of `tatnet.network.nodes`.
     start: the signal at its input.
     maps_of: the local maps of a layer; None for one that is to be passed over.
     widths: of the nonlinear layers, in the order of the walk; None for that before.

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import jmp
 import numpy as np
 
-from tatnet.transformed import TransformedActivation
+from tatnet.layer.record import TransformedActivation
 
 _NAME = "kernel_probe"
 _FULL_PRECISION = jmp.get_policy("float32")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tatnet.diagnostics.kernels.verdict import Finding, Verdict, conclude
-from tatnet.nodes import Topology
+from tatnet.network.nodes import Topology
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tatnet.activations import Activation
 from tatnet.diagnostics.kernels.measurement import Measurement, measure, traced
 from tatnet.diagnostics.kernels.pairs import InputPairs
 from tatnet.diagnostics.kernels.prediction import Prediction, State, nonlinear_layers, predict
 from tatnet.diagnostics.kernels.record import KernelReport
-from tatnet.nodes import Topology
-from tatnet.transformed import TransformedActivation, as_transformed
+from tatnet.layer.activations import Activation
+from tatnet.layer.record import TransformedActivation, as_transformed
+from tatnet.network.nodes import Topology
 
 _GRID = np.concatenate([np.linspace(-1, 1, 65), [0.0]])
 

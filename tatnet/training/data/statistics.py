@@ -26,7 +26,7 @@ class ChannelStatistics:
   std: tuple[float, ...]
 
 
-# The first three are checked against the files by tests/test_data_arrays.py; CIFAR-100's
+# The first three are checked against the files by tests/training/data/test_arrays.py; CIFAR-100's
 # and ImageNet's are those that the field agrees on. The digits' numbers:
 #   x = data.load_arrays("digits", "train")[0] / 255; x.mean(), x.std()
 _IMAGENET = ChannelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -1,0 +1,184 @@
+"""The algebra of networks: descriptions of what a network's C map is composed of.
+
+`chain`, `nonlinear`, `sequence`, `weighted_sum` and `identity` build a `Topology`
+(`tatnet.network.nodes` has the pieces), in a canonical form: equal networks are equal.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from tatnet.network.nodes import (
+  Composition,
+  HandWritten,
+  Identity,
+  Map,
+  Nonlinear,
+  Topology,
+  WeightedSum,
+)
+
+_SUM_TOLERANCE = 1e-6
+
+
+def _check_topology(name: str, topology: Any) -> Topology:
+  if isinstance(topology, Topology):
+    return topology
+  raise TypeError(
+    f"{name} got {topology!r} ({type(topology).__name__}); expected a Topology: build"
+    " one with tatnet.chain, tatnet.nonlinear, tatnet.sequence, tatnet.weighted_sum or"
+    " tatnet.identity."
+  )
+
+
+def nonlinear(activation: Hashable | None = None, *, where: str | None = None) -> Topology:
+  """One nonlinear layer: an elementwise function applied to an affine map.
+
+  Args:
+    activation: None for a layer whose activation the method solves for; a
+      `TransformedActivation` for a layer that keeps its own.
+    where: where it stands in the model, for messages; does not enter comparisons.
+
+  Returns:
+    A `Topology`.
+
+  Raises:
+    TypeError: activation is something else.
+
+  Example:
+    >>> tatnet.nonlinear().compose(1.0, lambda y: 1.1 * y)
+    1.1
+  """
+  if activation is not None and not hasattr(activation, "maps"):
+    raise TypeError(
+      f"nonlinear got the activation {activation!r}; expected None, for a layer to be solved for, or"
+      " a tatnet.TransformedActivation that maps q = 1 to q = 1."
+    )
+  return Nonlinear(activation, where)
+
+
+def identity() -> Topology:
+  """The network that changes no angle: affine layers, pooling, reshaping.
+
+  Example:
+    >>> tatnet.identity().compose(0.3, lambda y: y + 1)
+    0.3
+  """
+  return Identity()
+
+
+def sequence(*parts: Topology) -> Topology:
+  """Parts one after the other; nested sequences are flattened, identities dropped.
+
+  Args:
+    *parts: topologies in the order of the signal.
+
+  Returns:
+    A `Topology`; the part itself when there is only one.
+
+  Raises:
+    TypeError: a part is not a topology.
+
+  Example:
+    >>> tatnet.sequence(tatnet.chain(2), tatnet.identity(), tatnet.chain(3)) == tatnet.chain(5)
+    True
+  """
+  flat: list[Topology] = []
+  for part in parts:
+    _check_topology("sequence", part)
+    if isinstance(part, Composition):
+      flat.extend(part.parts)
+    elif not isinstance(part, Identity):
+      flat.append(part)
+  if not flat:
+    return Identity()
+  return flat[0] if len(flat) == 1 else Composition(tuple(flat))
+
+
+def chain(n: int) -> Topology:
+  """n nonlinear layers in a row: an MLP, or a convnet without shortcuts.
+
+  Args:
+    n: number of nonlinear layers, at least 1. A vanilla ResNet-50 has 49.
+
+  Raises:
+    TypeError: n is not an integer.
+    ValueError: n is less than 1.
+
+  Example:
+    >>> tatnet.chain(49)
+    49 x nonlinear
+  """
+  if isinstance(n, bool) or not isinstance(n, numbers.Integral):
+    raise TypeError(f"chain got n={n!r}; expected an integer number of nonlinear layers.")
+  if n < 1:
+    raise ValueError(f"chain got n={n}; expected at least one nonlinear layer.")
+  return sequence(*[Nonlinear()] * int(n))
+
+
+def weighted_sum(*terms: tuple[float, Topology], where: str | None = None) -> Topology:
+  """A sum of independent branches whose squared weights add to 1.
+
+  A residual block with shortcut weight w is
+  ``weighted_sum((w, identity()), (sqrt(1 - w**2), branch))``. Branches of weight 0
+  are dropped. Parts of n_i out of n channels that are concatenated make a sum
+  with weights ``sqrt(n_i / n)``.
+
+  Args:
+    *terms: pairs (weight, branch).
+    where: where it stands in the model, for messages; does not enter comparisons.
+
+  Returns:
+    A `Topology`; the branch itself when only one has weight.
+
+  Raises:
+    ValueError: the squared weights do not add to 1 (within 1e-6).
+    TypeError: a term is not a pair of a number and a topology.
+
+  Reference:
+    Deep Kernel Shaping (arXiv 2110.01765), normalised sums.
+
+  Example:
+    >>> block = tatnet.weighted_sum((0.6, tatnet.identity()), (0.8, tatnet.chain(3)))
+    >>> round(block.compose(1.0, lambda slope: 1.1 * slope), 6)
+    1.21184
+  """
+  weights, branches = [], []
+  for term in terms:
+    if not (isinstance(term, tuple) and len(term) == 2 and isinstance(term[0], numbers.Real)):
+      raise TypeError(
+        f"weighted_sum got the term {term!r}; expected pairs (weight, topology) such as"
+        " (0.6, tatnet.identity())."
+      )
+    weights.append(float(term[0]))
+    branches.append(_check_topology("weighted_sum", term[1]))
+  total = sum(weight**2 for weight in weights)
+  if not abs(total - 1) <= _SUM_TOLERANCE:
+    fixed = [weight / math.sqrt(total) for weight in weights] if total > 0 else []
+    remedy = (
+      f" Use {', '.join(f'{w:.9g}' for w in fixed)}." if math.isfinite(total) and fixed else ""
+    )
+    raise ValueError(
+      f"weighted_sum got the weights {weights}, whose squares add to {total:.6g}; expected"
+      f" 1, so that the sum keeps q values.{remedy}"
+    )
+  kept = [(w, b) for w, b in zip(weights, branches, strict=True) if w]
+  if len(kept) == 1:
+    return kept[0][1]
+  weights, branches = zip(*kept, strict=True)
+  # Weights from 32-bit arithmetic miss 1 by a little, which depth would compound.
+  return WeightedSum(tuple(w / math.sqrt(total) for w in weights), branches, where)
+
+
+def as_topology(topology: Topology | Callable[[Any, Map], Any]) -> Topology:
+  """A topology as it is; a hand-written maximising function ``f(x, r)`` wrapped."""
+  if isinstance(topology, Topology):
+    return topology
+  if callable(topology) and not isinstance(topology, type):
+    return HandWritten(topology)
+  raise TypeError(
+    f"topology is {topology!r} ({type(topology).__name__}); expected a tatnet.Topology, such"
+    " as tatnet.chain(49), or a function f(x, r) that applies the map r wherever the network"
+    " has a nonlinear layer."
+  )
