@@ -116,3 +116,12 @@ def test_imports_point_down(name):
   for imported in imports_of(name):
     allowed = level_of(imported) < level_of(name) or room_of(imported) == room_of(name)
     assert allowed, f"{name} imports {imported}, whose room is not below"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+  # A function that loads packages by their name at first use is no import statement.
+  rest = {name: imports_of(name) for name in MODULES}
+  while free := [name for name, imported in rest.items() if not imported & set(rest)]:
+    for name in free:
+      del rest[name]
+  assert not rest, f"a circle among {sorted(rest)}"

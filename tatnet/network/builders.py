@@ -10,26 +10,17 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from tatnet.network.nodes import (
-  Composition,
   HandWritten,
   Identity,
   Map,
   Nonlinear,
   Topology,
   WeightedSum,
+  check_topology,
+  in_a_row,
 )
 
 _SUM_TOLERANCE = 1e-6
-
-
-def _check_topology(name: str, topology: Any) -> Topology:
-  if isinstance(topology, Topology):
-    return topology
-  raise TypeError(
-    f"{name} got {topology!r} ({type(topology).__name__}); expected a Topology: build"
-    " one with tatnet.chain, tatnet.nonlinear, tatnet.sequence, tatnet.weighted_sum or"
-    " tatnet.identity."
-  )
 
 
 def nonlinear(activation: Hashable | None = None, *, where: str | None = None) -> Topology:
@@ -84,16 +75,7 @@ def sequence(*parts: Topology) -> Topology:
     >>> tatnet.sequence(tatnet.chain(2), tatnet.identity(), tatnet.chain(3)) == tatnet.chain(5)
     True
   """
-  flat: list[Topology] = []
-  for part in parts:
-    _check_topology("sequence", part)
-    if isinstance(part, Composition):
-      flat.extend(part.parts)
-    elif not isinstance(part, Identity):
-      flat.append(part)
-  if not flat:
-    return Identity()
-  return flat[0] if len(flat) == 1 else Composition(tuple(flat))
+  return in_a_row(parts)
 
 
 def chain(n: int) -> Topology:
@@ -152,7 +134,7 @@ def weighted_sum(*terms: tuple[float, Topology], where: str | None = None) -> To
         " (0.6, tatnet.identity())."
       )
     weights.append(float(term[0]))
-    branches.append(_check_topology("weighted_sum", term[1]))
+    branches.append(check_topology("weighted_sum", term[1]))
   total = sum(weight**2 for weight in weights)
   if not abs(total - 1) <= _SUM_TOLERANCE:
     fixed = [weight / math.sqrt(total) for weight in weights] if total > 0 else []

@@ -97,9 +97,7 @@ class Topology(abc.ABC):
     return tuple(dict.fromkeys(self.subnetworks()))
 
   def __rshift__(self, other: "Topology") -> "Topology":
-    from tatnet.network.builders import sequence  # the constructors stand on this module
-
-    return sequence(self, other)
+    return in_a_row((self, other))
 
   @abc.abstractmethod
   def _lines(self) -> list[str]:
@@ -259,6 +257,31 @@ class HandWritten(Topology):
 
   def _lines(self):
     return [f"hand-written {self._name}(x, r)"]
+
+
+def check_topology(name: str, topology: Any) -> Topology:
+  """The argument of a builder, if it is a topology; raises TypeError if not."""
+  if isinstance(topology, Topology):
+    return topology
+  raise TypeError(
+    f"{name} got {topology!r} ({type(topology).__name__}); expected a Topology: build"
+    " one with tatnet.chain, tatnet.nonlinear, tatnet.sequence, tatnet.weighted_sum or"
+    " tatnet.identity."
+  )
+
+
+def in_a_row(parts: Sequence[Topology]) -> Topology:
+  """Parts one after the other in canonical form: no sequence inside another, no identities."""
+  flat: list[Topology] = []
+  for part in parts:
+    check_topology("sequence", part)
+    if isinstance(part, Composition):
+      flat.extend(part.parts)
+    elif not isinstance(part, Identity):
+      flat.append(part)
+  if not flat:
+    return Identity()
+  return flat[0] if len(flat) == 1 else Composition(tuple(flat))
 
 
 _NOT_A_MAP = (

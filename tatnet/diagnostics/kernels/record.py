@@ -1,17 +1,15 @@
-"""`KernelReport`: the numbers of a kernel report."""
+"""`KernelReport`: the numbers of a kernel report, with what follows from them."""
 
 import dataclasses
 import functools
-from typing import Any
 
-import numpy as np
-
-from tatnet.diagnostics.kernels.verdict import Finding, Verdict, conclude
-from tatnet.network.nodes import Topology
+from tatnet.diagnostics.kernels.quantities import KernelQuantities
+from tatnet.diagnostics.kernels.text import report_text
+from tatnet.diagnostics.kernels.verdict import Finding, Verdict, conclude, verdict_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class KernelReport:
+class KernelReport(KernelQuantities):
   """What `kernel_report` returns; ``str(report)`` is a table and the verdict.
 
   Layers are the calls of the activation, in the order of the signal; q, c and
@@ -43,25 +41,6 @@ class KernelReport:
       shortcuts with less weight.
   """
 
-  activation: Any
-  topology: Topology
-  where: list[str]
-  widths: np.ndarray
-  q_predicted: np.ndarray
-  q_measured: np.ndarray
-  c_predicted: np.ndarray
-  c_measured: np.ndarray
-  last_cosines: np.ndarray
-  gradients_predicted: np.ndarray
-  gradients_measured: np.ndarray
-  q_scatter: np.ndarray
-  c_scatter: np.ndarray
-  map_inputs: np.ndarray
-  map_outputs: np.ndarray
-  orthogonal: np.ndarray
-  slopes: np.ndarray
-  narrowness: float
-
   @functools.cached_property
   def findings(self) -> list[Finding]:
     """What is wrong, what weighs most first; empty for a well shaped network."""
@@ -70,24 +49,10 @@ class KernelReport:
   @property
   def verdict(self) -> Verdict:
     """The most important finding's, or that the network is well shaped."""
-    return self.findings[0].verdict if self.findings else Verdict.WELL_SHAPED
-
-  @property
-  def c_spread(self) -> np.ndarray:
-    """Standard deviation of a pair's cosine over networks, root mean square over pairs."""
-    return np.sqrt(np.mean(np.var(self.c_measured, axis=1), axis=-1))
-
-  @property
-  def gradients_relative(self) -> np.ndarray:
-    """Measured gradient norms relative to the last layer's, geometric means over networks."""
-    with np.errstate(all="ignore"):
-      logs = np.log(self.gradients_measured) - np.log(self.gradients_measured[-1])
-      return np.exp(np.mean(logs, axis=1))
+    return verdict_of(self.findings)
 
   def __str__(self) -> str:
-    from tatnet.diagnostics.kernels.text import report_text
-
-    return report_text(self)
+    return report_text(self, self.findings)
 
   def __repr__(self) -> str:
     return f"<KernelReport of {len(self.widths)} layers: {self.verdict.value}>"

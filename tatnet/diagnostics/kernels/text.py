@@ -1,13 +1,16 @@
 """A kernel report as text."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from tatnet.diagnostics.kernels.record import KernelReport
+from tatnet.diagnostics.kernels.quantities import KernelQuantities
+from tatnet.diagnostics.kernels.verdict import Finding, verdict_of
 
 _ROWS = 26
 
 
-def report_text(report: KernelReport) -> str:
+def report_text(report: KernelQuantities, findings: Sequence[Finding]) -> str:
   """The table, thinned to some two dozen layers, and the verdict with its evidence."""
   layers, seeds, inputs = report.q_measured.shape
   lines = [
@@ -29,13 +32,13 @@ def report_text(report: KernelReport) -> str:
     f"Global C map from the first layer to the output: C(0) ="
     f" {round(report.orthogonal[-1], 4) + 0.0:.4f},"
     f" C'(1) = {report.slopes[-1]:.4g}. Depth over width: {report.narrowness:.2f}.",
-    f"Verdict: {report.verdict.value}" + ("." if not report.findings else ":"),
-    *(f"  {finding}  [{report.where[finding.layer - 1]}]" for finding in report.findings),
+    f"Verdict: {verdict_of(findings).value}" + (":" if findings else "."),
+    *(f"  {finding}  [{report.where[finding.layer - 1]}]" for finding in findings),
   ]
   return "\n".join(lines)
 
 
-def _row(report: KernelReport, k: int, gradient: float) -> str:
+def _row(report: KernelQuantities, k: int, gradient: float) -> str:
   q = report.q_measured[k].mean(-1)
   with np.errstate(all="ignore"):  # q may be beyond the range of numbers
     spread = q.std()

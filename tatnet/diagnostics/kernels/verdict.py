@@ -2,12 +2,11 @@
 
 import dataclasses
 import enum
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import numpy as np
 
-if TYPE_CHECKING:
-  from tatnet.diagnostics.kernels.record import KernelReport
+from tatnet.diagnostics.kernels.quantities import KernelQuantities
 
 
 class Verdict(enum.Enum):
@@ -59,7 +58,7 @@ SLOPE = 10.0
 NARROW = 1.0
 
 
-def conclude(report: "KernelReport") -> list[Finding]:
+def conclude(report: KernelQuantities) -> list[Finding]:
   """Everything that is wrong, what weighs most first; empty if the network is well shaped."""
   findings = [
     *_of_q(report.q_predicted.mean(-1), "predicted"),
@@ -71,6 +70,11 @@ def conclude(report: "KernelReport") -> list[Finding]:
   departure = _of_departure(report)
   # Where they depart, the maps are those of another network: what is measured counts.
   return findings if departure is None else [*_of_measurement(report), departure]
+
+
+def verdict_of(findings: Sequence[Finding]) -> Verdict:
+  """The most important finding's, or that the network is well shaped."""
+  return findings[0].verdict if findings else Verdict.WELL_SHAPED
 
 
 def _of_q(q: np.ndarray, source: str) -> list[Finding]:
@@ -99,7 +103,7 @@ def _of_q(q: np.ndarray, source: str) -> list[Finding]:
   return []
 
 
-def _of_collapse(report: "KernelReport") -> list[Finding]:
+def _of_collapse(report: KernelQuantities) -> list[Finding]:
   collapsed = report.orthogonal >= COLLAPSED
   if not np.any(collapsed):
     return []
@@ -113,7 +117,7 @@ def _of_collapse(report: "KernelReport") -> list[Finding]:
   return [Finding(Verdict.COLLAPSES, k, text)]
 
 
-def _of_chaos(report: "KernelReport") -> list[Finding]:
+def _of_chaos(report: KernelQuantities) -> list[Finding]:
   chaotic = report.slopes > SLOPE
   if not np.any(chaotic):
     return []
@@ -126,7 +130,7 @@ def _of_chaos(report: "KernelReport") -> list[Finding]:
   return [Finding(Verdict.CHAOTIC, k, text)]
 
 
-def _of_width(report: "KernelReport") -> Finding:
+def _of_width(report: KernelQuantities) -> Finding:
   layers = len(report.widths)
   text = (
     f"depth over width is {report.narrowness:.2f} ({layers} layers, the narrowest of"
@@ -138,7 +142,7 @@ def _of_width(report: "KernelReport") -> Finding:
   return Finding(Verdict.TOO_NARROW, layers, text)
 
 
-def _of_departure(report: "KernelReport") -> Finding | None:
+def _of_departure(report: KernelQuantities) -> Finding | None:
   """Whether the measured means are further from the predicted ones than chance takes them."""
   seeds = report.c_measured.shape[1]
   q, q_noise = report.q_predicted.mean(-1), report.q_scatter**2
@@ -168,7 +172,7 @@ def _of_departure(report: "KernelReport") -> Finding | None:
   return Finding(Verdict.DEPARTS, k + 1, text)
 
 
-def _of_measurement(report: "KernelReport") -> list[Finding]:
+def _of_measurement(report: KernelQuantities) -> list[Finding]:
   with np.errstate(all="ignore"):
     q = np.exp(np.mean(np.log(report.q_measured.mean(-1)), axis=1))
   findings = _of_q(q, "measured")
