@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from tatnet.command_line.failure import CommandError
 from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.nodes import Topology
-from tatnet.shaping.methods import DKS, EOC, TAT, Method
+from tatnet.shaping import DKS, EOC, TAT
+from tatnet.shaping.method import Method
 from tatnet.shaping.transform import transform_activation
 
 if TYPE_CHECKING:

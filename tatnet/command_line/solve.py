@@ -18,7 +18,7 @@ from tatnet.command_line.options import (
 from tatnet.layer.activations import activation_names
 from tatnet.layer.record import as_transformed
 from tatnet.network.builders import chain
-from tatnet.shaping.transform import cmap
+from tatnet.shaping.global_maps import cmap
 
 _EXAMPLES = """examples:
   tatnet solve leaky_relu --depth 49

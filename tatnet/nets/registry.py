@@ -27,7 +27,8 @@ from tatnet.nets.prelu import PReLU
 from tatnet.nets.residual import ResidualNetwork
 from tatnet.nets.resnet import BLOCKS, ResNet
 from tatnet.network.nodes import Topology
-from tatnet.shaping.methods import EOC, TAT
+from tatnet.shaping.eoc import EOC
+from tatnet.shaping.tat import TAT
 from tatnet.shaping.transform import transform_activation
 
 

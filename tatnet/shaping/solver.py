@@ -24,6 +24,7 @@ from tatnet.layer import quadrature
 from tatnet.layer.activations import Activation, is_library
 from tatnet.layer.moments import LocalQuantities, local_quantities
 from tatnet.layer.record import TransformedActivation, as_transformed
+from tatnet.shaping.conditions import LocalConditions
 from tatnet.shaping.landscape import (
   Landscape,
   cells_with_root,
@@ -32,7 +33,6 @@ from tatnet.shaping.landscape import (
   interpolate,
   landscapes,
 )
-from tatnet.shaping.methods import LocalConditions
 from tatnet.shaping.reach import NoSolutionError, nearest_reachable
 
 _TOLERANCE = 1e-11

@@ -1,4 +1,4 @@
-"""Edge of chaos for smooth activations: sizes of weights and biases.
+"""Edge of chaos: sizes of weights and biases with which slopes of C maps are 1.
 
 With weights of variance sigma_w^2 per input and biases of variance sigma_b^2 a
 layer maps q to ``Q(q) = sigma_w^2 E[phi(sqrt(q) z)^2] + sigma_b^2`` and a pair of
@@ -11,20 +11,78 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from tatnet.layer import quadrature
 from tatnet.layer.activations import Activation
 from tatnet.layer.record import TransformedActivation, as_transformed
-from tatnet.shaping.methods import EOC
+from tatnet.network.nodes import Topology
+from tatnet.shaping.method import RECTIFIERS, Method, check_number, rectifier_name
 from tatnet.shaping.roots import bracketed_root
 
 _GRID = np.geomspace(1e-6, 1e4, 121)
 
 
-def solve(activation: Activation, method: EOC) -> TransformedActivation:
+@dataclasses.dataclass(frozen=True)
+class EOC(Method):
+  """Edge of chaos: weights and biases of such a size that C'(1) = 1.
+
+  The baseline of the TAT paper. The activation stays as it is. Rectifiers get
+  the output scale that keeps q (He initialisation); a smooth activation gets
+  `weight_scale` and `bias_scale` for the initialisers, and the fixed point of
+  its Q map as `operating_q`.
+
+  Attributes:
+    sigma_b: standard deviation of the biases; 0 for rectifiers, above 0 for
+      activations that vanish at 0, whose edge lies at q = 0 otherwise.
+
+  Raises:
+    ValueError: sigma_b is negative.
+
+  Reference:
+    Poole et al. (arXiv 1606.05340); TAT paper, Table 1.
+
+  Example:
+    >>> act = tatnet.transform_activation("tanh", tatnet.chain(10), tatnet.EOC(0.2))
+    >>> round(act.weight_scale, 4), round(act.operating_q, 4)
+    (1.3041, 0.5121)
+  """
+
+  sigma_b: float = 0.0
+
+  def __post_init__(self):
+    if self.sigma_b != 0:
+      check_number("EOC", "sigma_b", self.sigma_b, 0, math.inf, "0.2 suits tanh.")
+
+  def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
+    """Rectifiers by their output scale, whatever the network; others by their fixed point."""
+    del network
+    name = rectifier_name(activation)
+    return _rectifier(name, self) if name else _at_its_fixed_point(activation, self)
+
+  def check_mixture(self, names: Iterable[str]) -> None:
+    """Smooth activations have different fixed points of q."""
+    if set(names) - set(RECTIFIERS):
+      raise ValueError(
+        f"EOC got {', '.join(names)}: each has a weight scale and a fixed point of its own, so one"
+        " network cannot hold both. Expected one smooth activation, or relu and leaky_relu."
+      )
+
+
+def _rectifier(name: str, method: EOC) -> TransformedActivation:
+  """He initialisation, as an output scale: Q(q) = q and C'(1) = 1."""
+  if method.sigma_b:
+    raise ValueError(
+      f"EOC got sigma_b={method.sigma_b} for {name!r}: biases add sigma_b^2 to q in every layer"
+      " and a rectifier never takes it away. Expected sigma_b=0."
+    )
+  a = TransformedActivation(name).jet(np.array([-1.0]))[1, 0]
+  return TransformedActivation(name, output_scale=math.sqrt(2 / (1 + a**2)))
+
+
+def _at_its_fixed_point(activation: Activation, method: EOC) -> TransformedActivation:
   """The activation with its weight scale, bias scale and fixed point.
 
   Where there are several fixed points it takes the one with the most stable Q
