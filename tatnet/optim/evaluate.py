@@ -1,5 +1,6 @@
 """Loss, gradients and Kronecker factors in one pass."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.optim.batch_model import BatchModel, Options, Program, split_options
 from tatnet.optim.blocks import Uncovered, check_uncovered
 from tatnet.optim.losses import Loss
 from tatnet.optim.runs import HaikuRun, PlainRun
@@ -38,6 +40,8 @@ class Evaluation(NamedTuple):
     gradients: of the loss, like the parameters.
     factors: for the optimiser's ``update(..., factors=factors)``.
     state: of the network, as it left it; empty for networks without state.
+    model: the loss of this batch around the parameters, for
+      ``update(..., model=model)`` of `tatnet.adaptive_kfac`.
   """
 
   loss: jax.Array
@@ -45,6 +49,7 @@ class Evaluation(NamedTuple):
   gradients: Any
   factors: Factors
   state: Any
+  model: BatchModel
 
 
 def value_grad_and_factors(
@@ -112,6 +117,9 @@ def value_grad_and_factors(
       " a function apply(params, taps, observer, inputs)."
     )
 
+  make = HaikuRun if is_model else PlainRun
+  program = Program(functools.partial(_outputs, make, network, sharing), _mean_loss(loss))
+
   def evaluate(params, inputs, targets, *, state=None, key=None, refresh=True, **kwargs):
     inputs = jax.tree.map(jnp.asarray, inputs if isinstance(inputs, tuple) else (inputs,))
     if key is None and curvature != "empirical":
@@ -120,7 +128,6 @@ def value_grad_and_factors(
       )
     model_key, sample_key = (None, None) if key is None else jax.random.split(key)
     observer = Observer(_batch_size(inputs), sharing, dtype_of(params))
-    make = HaikuRun if is_model else PlainRun
     run = make(network, observer, params, state, model_key, inputs, kwargs)
     taps, covered = run.taps(uncovered)
 
@@ -130,16 +137,8 @@ def value_grad_and_factors(
         f"The network returned {jax.tree.structure(outputs)}; expected one array [batch, ...]."
       )
 
-    def mean_loss(outputs):
-      losses = loss.per_example(outputs, targets)
-      if losses.shape != (observer.batch,):
-        raise ValueError(
-          f"The loss has the shape {losses.shape} for outputs {outputs.shape} and a batch of"
-          f" {observer.batch} examples; expected ({observer.batch},): one number for each example."
-        )
-      return losses.mean()
-
-    value, seed = jax.value_and_grad(mean_loss)(outputs)
+    batch, options = _batch_of(inputs, targets, state, model_key, kwargs)
+    value, seed = jax.value_and_grad(program.mean_loss)(outputs, batch)
     gradients, _ = pull_back(seed)
 
     def factors():
@@ -162,9 +161,61 @@ def value_grad_and_factors(
       found = factors() if refresh else none()
     else:
       found = jax.lax.cond(refresh, factors, none)
-    return Evaluation(value, outputs, gradients, found, new_state)
+    model = BatchModel(program, options, batch, params, value)
+    return Evaluation(value, outputs, gradients, found, new_state, model)
 
   return evaluate
+
+
+class Batch(NamedTuple):
+  """The arrays that a network is called with besides its parameters, and the targets.
+
+  Attributes:
+    inputs: arrays, batch first.
+    targets: of the loss.
+    state: of the network.
+    key: its raw numbers, so that NumPy and any checkpointer can hold a batch.
+    kwargs: of the network, those that are arrays.
+  """
+
+  inputs: tuple
+  targets: Any
+  state: Any
+  key: jax.Array | None
+  kwargs: dict[str, Any]
+
+
+def _batch_of(inputs, targets, state, key, kwargs) -> tuple[Batch, Options]:
+  """The arrays of a call, and what is no array of it."""
+  arrays, others = split_options(kwargs)
+  wrap = None
+  if key is not None and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+    wrap, key = jax.random.key_impl(key), jax.random.key_data(key)
+  return Batch(inputs, targets, state, key, arrays), Options(kwargs=others, key=wrap)
+
+
+def _outputs(make, network, sharing: Sharing, params, batch: Batch, options) -> jax.Array:
+  """Outputs of a network without taps."""
+  observer = Observer(_batch_size(batch.inputs), sharing, dtype_of(params))
+  key = batch.key
+  if options["key"] is not None:
+    key = jax.random.wrap_key_data(key, impl=options["key"])
+  kwargs = batch.kwargs | options["kwargs"]
+  run = make(network, observer, params, batch.state, key, batch.inputs, kwargs)
+  return run.untapped(params)[0]
+
+
+def _mean_loss(loss: Loss) -> Callable[[jax.Array, Batch], jax.Array]:
+  def mean_loss(outputs, batch):
+    count, losses = _batch_size(batch.inputs), loss.per_example(outputs, batch.targets)
+    if losses.shape != (count,):
+      raise ValueError(
+        f"The loss has the shape {losses.shape} for outputs {outputs.shape} and a batch of"
+        f" {count} examples; expected ({count},): one number for each example."
+      )
+    return losses.mean()
+
+  return mean_loss
 
 
 def _batch_size(inputs: tuple) -> int:

@@ -57,11 +57,14 @@ class HaikuRun(_Run):
     return jax.tree.map(lambda tap: jnp.zeros(tap.shape, tap.dtype), taps), covered
 
   def __call__(self, params, taps):
-    merged = haiku_taps.merged(params, taps)
+    with self._tapped.installed():
+      return self.untapped(haiku_taps.merged(params, taps))
+
+  def untapped(self, params):
+    """Outputs and state of the model as it is."""
     state = () if self._is_stateless else (self.state,)
     key = (self.key,) if self._takes_key else ()
-    with self._tapped.installed():
-      result = self.model.apply(merged, *state, *key, *self.inputs, **self.kwargs)
+    result = self.model.apply(params, *state, *key, *self.inputs, **self.kwargs)
     return (result, {}) if self._is_stateless else result
 
 
@@ -98,6 +101,11 @@ class PlainRun(_Run):
     if "key" in inspect.signature(self.model).parameters:
       kwargs["key"] = self.key
     return self.model(params, taps, self.observer, *self.inputs, **kwargs), {}
+
+  def untapped(self, params):
+    """Outputs and state of the function, whose taps observe nothing."""
+    blocks, _ = blocks_of(params)
+    return self(params, {name: dict.fromkeys(block.statistics()) for name, block in blocks.items()})
 
 
 def _covered(

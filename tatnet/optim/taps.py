@@ -24,6 +24,8 @@ Sharing = Literal["expand", "reduce"]
 class Observer:
   """What the taps of one network have in common.
 
+  A tap of None observes nothing: the layer is then differentiable forwards too.
+
   Attributes:
     batch: number of examples.
     sharing: what layers do that use their weights at many locations of an example.
@@ -73,9 +75,11 @@ class Observer:
   def scale_and_offset(self, x: jax.Array, scale, offset, tap: dict[str, jax.Array]) -> jax.Array:
     """``scale * x + offset`` for x ``[batch, ...]``; either may be None."""
     if scale is not None:
-      x = _gradients_of_scale(self, x, scale, tap["scale"])
+      is_tapped = tap["scale"] is not None
+      x = _gradients_of_scale(self, x, scale, tap["scale"]) if is_tapped else scale * x
     if offset is not None:
-      x = _gradients_of_offset(self, x, offset, tap["offset"])
+      is_tapped = tap["offset"] is not None
+      x = _gradients_of_offset(self, x, offset, tap["offset"]) if is_tapped else x + offset
     return x
 
   def embedding(self, ids: jax.Array, embeddings, tap: dict[str, jax.Array]) -> jax.Array:
@@ -159,8 +163,12 @@ _observe_outputs.defvjp(
 )
 
 
-def observe(statistic: InputMoment | OutputMoment, x: jax.Array, tap: jax.Array) -> jax.Array:
+def observe(
+  statistic: InputMoment | OutputMoment, x: jax.Array, tap: jax.Array | None
+) -> jax.Array:
   """x itself; the cotangent of the tap is the statistic of x, or of its cotangent."""
+  if tap is None:
+    return x
   function = _observe_inputs if isinstance(statistic, InputMoment) else _observe_outputs
   return function(statistic, x, tap)
 
@@ -196,6 +204,8 @@ def observe_embedding(
   observer: Observer, ids: jax.Array, y: jax.Array, tap: dict[str, jax.Array]
 ) -> jax.Array:
   """y itself, the rows of the ids; cotangents are frequencies of rows and the gradients' moment."""
+  if tap["inputs"] is None:
+    return y
   return _observe_embedding(observer, tap["inputs"].shape[0], ids, y, tap)
 
 
