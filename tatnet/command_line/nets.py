@@ -3,15 +3,17 @@
 import argparse
 import sys
 
+from tatnet.command_line.options import add_command
+
 
 def add_parser(commands) -> None:
   """Adds the command."""
-  parser = commands.add_parser(
+  parser = add_command(
+    commands,
     "nets",
     help="list of named networks",
     description="Lists the architectures and the baselines that tatnet.nets.create knows.",
-    epilog="examples:\n  tatnet nets",
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+    examples="examples:\n  tatnet nets",
   )
   parser.set_defaults(run=run)
 

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from tatnet.command_line.failure import CommandError
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
 
 _METHODS = {"tat": TAT, "dks": DKS, "eoc": EOC}
 _SIZES = ("depth", "width", "version")
+
+
+def add_command(
+  commands, name: str, *, help: str, description: str, examples: str
+) -> argparse.ArgumentParser:
+  """A command's parser, with examples as they are written."""
+  return commands.add_parser(
+    name,
+    help=help,
+    description=description,
+    epilog=examples,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
 
 
 def add_method(parser: argparse.ArgumentParser, *more: str) -> None:
@@ -56,6 +70,13 @@ def method_of(arguments: argparse.Namespace) -> Method | None:
         f"{flag(name)} does not go with --method {arguments.method}, which takes {known}."
       )
   return kind(**given) if kind else None
+
+
+def refuse(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
+  """Raises CommandError where one of these options is given."""
+  for name in names:
+    if getattr(arguments, name) is not None:
+      raise CommandError(f"{flag(name)} goes with {why}")
 
 
 def solved(name: str, topology: Topology, method: Method | None) -> TransformedActivation:

@@ -11,11 +11,12 @@ import numpy as np
 
 from tatnet.command_line.failure import CommandError
 from tatnet.command_line.options import (
+  add_command,
   add_method,
   add_network,
-  flag,
   method_of,
   named_network,
+  refuse,
   solved,
 )
 from tatnet.layer.record import as_transformed
@@ -39,12 +40,12 @@ network is not well shaped; 2 bad usage or values
 
 def add_parser(commands) -> None:
   """Adds the command."""
-  parser = commands.add_parser(
+  parser = add_command(
+    commands,
     "report",
     help="whether a network will train, before it trains",
     description="Compares the maps' prediction with random networks, layer by layer.",
-    epilog=_EXAMPLES,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+    examples=_EXAMPLES,
   )
   parser.add_argument(
     "network", metavar="NETWORK", help="a named network (see `tatnet nets`) or module:function"
@@ -78,11 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
     raise CommandError(f"--png {arguments.png}: there is no such folder.")
   is_own = ":" in arguments.network
   if is_own:
-    for key in ("depth", "width", "version", "shortcut_weight"):
-      if getattr(arguments, key) is not None:
-        raise CommandError(
-          f"{flag(key)} goes with a named network; {arguments.network!r} is what it is."
-        )
+    why = f"a named network; {arguments.network!r} is what it is."
+    refuse(arguments, ("depth", "width", "version", "shortcut_weight"), why)
   inputs = _inputs(arguments, is_own)
   try:
     if is_own:

@@ -8,11 +8,12 @@ import sys
 
 from tatnet.command_line.failure import CommandError
 from tatnet.command_line.options import (
+  add_command,
   add_method,
   add_network,
-  flag,
   method_of,
   named_network,
+  refuse,
   solved,
 )
 from tatnet.layer.activations import activation_names
@@ -36,12 +37,12 @@ exit codes: 0 solved; 1 the target is out of reach; 2 bad usage or values
 
 def add_parser(commands) -> None:
   """Adds the command."""
-  parser = commands.add_parser(
+  parser = add_command(
+    commands,
     "solve",
     help="parameters of an activation for a network",
     description="Solves for the activation that shapes a network's kernel.",
-    epilog=_EXAMPLES,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+    examples=_EXAMPLES,
   )
   parser.add_argument(
     "activation", metavar="ACTIVATION", help=f"one of {', '.join(activation_names())}"
@@ -62,9 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
   elif arguments.depth is None:
     raise CommandError("solve needs --depth, the number of nonlinear layers, or --network.")
   else:
-    for key in ("width", "version", "shortcut_weight"):
-      if getattr(arguments, key) is not None:
-        raise CommandError(f"{flag(key)} goes with --network.")
+    refuse(arguments, ("width", "version", "shortcut_weight"), "--network.")
     topology = chain(arguments.depth)
   activation = solved(arguments.activation, topology, method)
   write = _write_json if arguments.json else _write_text
