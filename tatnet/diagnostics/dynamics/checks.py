@@ -28,8 +28,10 @@ def check_numbers(function: str, **values: Any) -> None:
       raise ValueError(f"{function} got {name}={value!r}; expected {expected}.")
 
 
-def learning_rates(learning_rate: Any, steps: int, function: str) -> jax.Array:
-  """The learning rate of every step, ``[steps]``."""
+def learning_rates(function: str, learning_rate: Any, steps: int, **numbers: Any) -> jax.Array:
+  """The learning rate of every step, ``[steps]``; the other numbers of the descent are checked too."""
+  check_numbers(function, learning_rate=learning_rate, steps=steps, **numbers)
+  steps = int(steps)
   if callable(learning_rate):
     return jax.vmap(lambda count: jnp.asarray(learning_rate(count), float))(jnp.arange(steps))
   rates = np.asarray(learning_rate, float)

@@ -79,20 +79,11 @@ def predict(
     >>> [round(float(spread)) for spread in future.spread[[0, 1, 10]]]
     [1000000, 500, 209]
   """
-  check_numbers(
-    "predict",
-    learning_rate=learning_rate,
-    steps=steps,
-    momentum=momentum,
-    weight_decay=weight_decay,
-    warm_up=warm_up,
-  )
   names, start = _positive(rates, "predict")
-  steps = int(steps)
-
+  numbers = {"momentum": momentum, "weight_decay": weight_decay, "warm_up": warm_up}
   with jax.enable_x64(True):
-    lams = learning_rates(learning_rate, steps, "predict")
-    later, used = _evolve(jnp.asarray(start), lams, momentum, weight_decay, warm_up)
+    lams = learning_rates("predict", learning_rate, steps, **numbers)
+    later, used = _evolve(jnp.asarray(start), lams, **numbers)
     return Evolution(names, np.concatenate([start[None], np.asarray(later)]), np.asarray(used))
 
 
@@ -180,12 +171,8 @@ def equilibrium_rate(learning_rate: float, weight_decay: float, momentum: float 
     >>> round(0.1 * tatnet.diagnostics.dynamics.equilibrium_rate(0.1, 0.01), 4)
     0.0447
   """
-  check_numbers(
-    "equilibrium_rate",
-    learning_rate=learning_rate,
-    weight_decay=weight_decay,
-    momentum=momentum,
-  )
+  numbers = {"learning_rate": learning_rate, "momentum": momentum, "weight_decay": weight_decay}
+  check_numbers("equilibrium_rate", **numbers)
   product = learning_rate * weight_decay
   if not 0 < product <= 1:
     raise ValueError(

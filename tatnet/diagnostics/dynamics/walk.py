@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from tatnet.diagnostics.dynamics.checks import check_numbers, learning_rates
+from tatnet.diagnostics.dynamics.checks import learning_rates
 
 
 class Walk(NamedTuple):
@@ -75,13 +75,8 @@ def random_walk(
     >>> walk.rates.shape, bool(ratio[0] > 20), bool(0.8 < ratio[-1] < 1.25)
     ((500, 2), True, True)
   """
-  check_numbers(
-    "random_walk",
-    learning_rate=learning_rate,
-    steps=steps,
-    momentum=momentum,
-    weight_decay=weight_decay,
-  )
+  descent = {"momentum": momentum, "weight_decay": weight_decay}
+  lams = learning_rates("random_walk", learning_rate, steps, **descent)
   if not sizes or min(sizes) < 2:
     raise ValueError(
       f"random_walk got sizes={tuple(sizes)}; expected at least one layer, of at least 2 weights: a"
@@ -89,11 +84,9 @@ def random_walk(
     )
   norms = _per_layer(base_norms, len(sizes), "base_norms")
   scales = _per_layer(deviations, len(sizes), "deviations")
-  steps = int(steps)
-  lams = learning_rates(learning_rate, steps, "random_walk")
   # Layers are rows, padded with zeros to the same length.
   is_weight = np.arange(max(sizes)) < np.array(sizes)[:, None]
-  return _walk(key, is_weight, norms[:, None], scales[:, None], lams, momentum, weight_decay)
+  return _walk(key, is_weight, norms[:, None], scales[:, None], lams, **descent)
 
 
 @jax.jit
