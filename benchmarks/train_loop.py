@@ -9,7 +9,6 @@ same kind of state, in turn; neither evaluates or saves in the time that counts.
 Budget: at least 0.95 of the bare loop's steps per second. Compilation is apart.
 """
 
-import dataclasses
 import pathlib
 import statistics
 import sys
@@ -62,7 +61,7 @@ def measure(name: str, steps: int, repeats: int, **options) -> dict:
   never = dict.fromkeys(("evaluate_every", "checkpoint_every", "steps"), 10**9)
   # At the usual rates K-FAC fits a batch that never changes, and then diverges.
   options = {**never, "contrast": (), "learning_rate": 1e-7, **options}
-  config = dataclasses.replace(config, **options).resolved()
+  config = config.replaced(**options).resolved()
   parts = loop.assemble(config)
   state = parts.initial()
   batch = next(parts.inputs.batches(0))

@@ -1,9 +1,27 @@
 """One config per run. Every field can be overridden on the command line."""
 
 import dataclasses
-from typing import Literal
+import json
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from tatnet.training import OptimizerSettings
+from tatnet.training.optimizers import Name
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer(OptimizerSettings):
+  """The optimiser of a run; its fields are flags of their own names.
+
+  Attributes:
+    name: name of the optimiser.
+    learning_rate: at the end of the warm-up; if not given, that of LEARNING_RATES for
+      the data and the optimiser.
+  """
+
+  name: Annotated[Name, tyro.conf.arg(name="optimizer")] = "kfac"
+  learning_rate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +49,7 @@ class Config:
     shortcut: what it is where the shape changes; the network's own if not given.
     normalization: of the network; none if not given.
     dropout_rate: in front of the last layer.
-    optimizer: name of the optimiser.
-    learning_rate: at the end of the warm-up; if not given, that of LEARNING_RATES for
-      the data and the optimiser.
-    schedule: cosine to 0, constant, or steps at each of the drops.
-    drops: parts of the run after which the learning rate drops.
-    drop_factor: what it is multiplied by.
-    warmup_steps: of linear warm-up from 0.
-    momentum: of sgd, lars and kfac; 0 for none.
-    nesterov: whether sgd's momentum is Nesterov's.
-    weight_decay: on weights only.
-    damping: of kfac.
-    norm_constraint: of kfac.
-    factors_every: steps between refreshes of kfac's factors.
-    inverse_every: steps between kfac's inversions.
-    burn_in: first steps, on which kfac only collects factors.
-    trust_coefficient: of lars.
+    optimizer_settings: the optimiser, and its schedule.
     batch_size: global, over all devices.
     steps: length of the run.
     augment: whether images are shifted, and flipped where that makes sense.
@@ -87,21 +90,7 @@ class Config:
   shortcut: Literal["projection", "pool", "pool+projection"] | None = None
   normalization: Literal["batch", "layer", "weight"] | None = None
   dropout_rate: float = 0.0
-  optimizer: Literal["sgd", "adam", "lars", "kfac", "muon"] = "kfac"
-  learning_rate: float | None = None
-  schedule: Literal["cosine", "constant", "steps"] = "cosine"
-  drops: tuple[float, ...] = (0.6, 0.8)
-  drop_factor: float = 0.1
-  warmup_steps: int = 0
-  momentum: float = 0.9
-  nesterov: bool = True
-  weight_decay: float = 0.0
-  damping: float = 1e-3
-  norm_constraint: float | None = 1e-3
-  factors_every: int = 1
-  inverse_every: int = 50
-  burn_in: int = 10
-  trust_coefficient: float = 1e-3
+  optimizer_settings: Annotated[Optimizer, tyro.conf.arg(name="")] = Optimizer()
   batch_size: int = 128
   steps: int = 1000
   stop_after: int | None = None
@@ -121,11 +110,30 @@ class Config:
   process_id: int | None = None
 
   @property
-  def optimizer_settings(self) -> OptimizerSettings:
-    """The fields that are the optimiser's."""
-    names = [field.name for field in dataclasses.fields(OptimizerSettings)]
-    given = {name: getattr(self, name) for name in names if hasattr(self, name)}
-    return OptimizerSettings(self.optimizer, **given)
+  def optimizer(self) -> str:
+    """Name of the optimiser."""
+    return self.optimizer_settings.name
+
+  @property
+  def learning_rate(self) -> float | None:
+    """At the end of the warm-up."""
+    return self.optimizer_settings.learning_rate
+
+  def replaced(self, **changes: Any) -> "Config":
+    """With other values of some flags, the optimiser's among them."""
+    if "optimizer" in changes:
+      changes["name"] = changes.pop("optimizer")
+    names = {field.name for field in dataclasses.fields(Optimizer)} & changes.keys()
+    settings = {name: changes.pop(name) for name in names}
+    optimizer = dataclasses.replace(self.optimizer_settings, **settings)
+    return dataclasses.replace(self, optimizer_settings=optimizer, **changes)
+
+  def flags(self) -> dict[str, Any]:
+    """The value of every flag, for JSON."""
+    values = dataclasses.asdict(self)
+    settings = values.pop("optimizer_settings")
+    values |= {"optimizer": settings.pop("name"), **settings}
+    return json.loads(json.dumps(values))
 
   def resolved(self) -> "Config":
     """With the learning rate of the data and the optimiser, where none is given."""
@@ -134,7 +142,7 @@ class Config:
     rates = LEARNING_RATES.get(self.data, LEARNING_RATES["imagenet"])
     if self.optimizer not in rates:
       raise ValueError(f"optimizer {self.optimizer!r}; expected one of {', '.join(rates)}.")
-    return dataclasses.replace(self, learning_rate=rates[self.optimizer])
+    return self.replaced(learning_rate=rates[self.optimizer])
 
   def contrasted(self, contrast: str) -> "Config":
     """The config of one of `contrast`."""
@@ -142,7 +150,7 @@ class Config:
     other = {"network": network, "contrast": ()}
     if optimizer and (rate or optimizer != self.optimizer):
       other |= {"optimizer": optimizer, "learning_rate": float(rate) if rate else None}
-    return dataclasses.replace(self, **other)
+    return self.replaced(**other)
 
 
 # For batches of 64 to 128, and of 1024 for ImageNet. ImageNet's for kfac and sgd are those that
@@ -160,12 +168,9 @@ DIGITS = Config(
   network="mlp",
   depth=100,
   width=256,
-  optimizer="adam",
-  warmup_steps=10,
-  # For --optimizer kfac, which fits these data in forty steps: with the usual damping of
-  # 1e-3 and inverses fifty steps old it then diverges.
-  damping=1e-2,
-  inverse_every=10,
+  # The last two are for --optimizer kfac, which fits these data in forty steps: with the usual
+  # damping of 1e-3 and inverses fifty steps old it then diverges.
+  optimizer_settings=Optimizer("adam", warmup_steps=10, damping=1e-2, inverse_every=10),
   steps=200,
   augment=False,
   per_location_normalize=True,
@@ -177,8 +182,7 @@ DIGITS = Config(
 MNIST = Config(
   data="mnist",
   network="cifar_resnet8",
-  optimizer="muon",
-  warmup_steps=20,
+  optimizer_settings=Optimizer("muon", warmup_steps=20),
   eta=0.8,
   batch_size=64,
   steps=1400,
@@ -191,9 +195,7 @@ MNIST = Config(
 CIFAR10 = Config(
   data="cifar10",
   network="cifar_resnet20",
-  warmup_steps=20,
-  factors_every=4,
-  inverse_every=20,
+  optimizer_settings=Optimizer(warmup_steps=20, factors_every=4, inverse_every=20),
   eta=0.8,
   batch_size=64,
   steps=780,
@@ -202,14 +204,14 @@ CIFAR10 = Config(
   contrast=("cifar_resnet20-eoc:sgd:0.01", "cifar_resnet20-bn:sgd"),
 )
 
-CIFAR100 = dataclasses.replace(CIFAR10, data="cifar100")
+CIFAR100 = CIFAR10.replaced(data="cifar100")
 
 # Batch 1024, 90 epochs, 5 epochs of warm-up: the configuration that the authors of
 # TAT released for K-FAC.
 IMAGENET = Config(
   data="imagenet",
   network="resnet50",
-  warmup_steps=6255,
+  optimizer_settings=Optimizer(warmup_steps=6255),
   batch_size=1024,
   steps=112_590,
   label_smoothing=0.1,
@@ -218,17 +220,16 @@ IMAGENET = Config(
   checkpoint_every=1251,
 )
 
+_PLAIN_SGD = Optimizer("sgd", learning_rate=0.1, schedule="steps", nesterov=False)
+
 # Hardt & Ma (arXiv 1611.04231), Section 4: a tenth at 30,000 and at 50,000 steps; where
 # they stopped is not said.
 IDENTITY_CIFAR10 = Config(
   data="cifar10",
   network="identity_resnet56",
-  optimizer="sgd",
-  learning_rate=0.05,
-  schedule="steps",
-  drops=(30 / 60, 50 / 60),
-  nesterov=False,
-  weight_decay=1e-4,
+  optimizer_settings=dataclasses.replace(
+    _PLAIN_SGD, learning_rate=0.05, drops=(30 / 60, 50 / 60), weight_decay=1e-4
+  ),
   steps=60_000,
   evaluate_every=1000,
   checkpoint_every=1000,
@@ -239,12 +240,9 @@ IDENTITY_CIFAR10 = Config(
 IDENTITY_IMAGENET = Config(
   data="imagenet",
   network="identity_resnet34",
-  optimizer="sgd",
-  learning_rate=0.1,
-  schedule="steps",
-  drops=tuple(i / 70 for i in range(1, 70)),
-  drop_factor=0.94,
-  nesterov=False,
+  optimizer_settings=dataclasses.replace(
+    _PLAIN_SGD, drops=tuple(i / 70 for i in range(1, 70)), drop_factor=0.94
+  ),
   batch_size=256,
   steps=700_000,
   evaluate_every=10_000,
@@ -258,12 +256,9 @@ MODIFIED_CIFAR10 = Config(
   data="cifar10",
   network="preact_resnet18-bn",
   shortcut="pool+projection",
-  optimizer="sgd",
-  learning_rate=0.1,
-  schedule="steps",
-  drops=(1 / 3, 2 / 3),
-  drop_factor=0.2,
-  momentum=0.0,
+  optimizer_settings=dataclasses.replace(
+    _PLAIN_SGD, drops=(1 / 3, 2 / 3), drop_factor=0.2, momentum=0.0, nesterov=True
+  ),
   steps=35_100,
   evaluate_every=390,
   checkpoint_every=390,

@@ -16,7 +16,7 @@ import pathlib
 import shlex
 import sys
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -87,7 +87,7 @@ def _refusal(folder: pathlib.Path, config: Config) -> str | None:
   if not config.resume and (folder / "metrics.jsonl").exists():
     return f"{folder} holds a run already. Pass --resume to continue it, or another --out."
   if config.resume and path.exists():
-    before, now = json.loads(path.read_text()), _as_json(config)
+    before, now = json.loads(path.read_text()), config.flags()
     for key in sorted(now):
       if key not in _MAY_CHANGE and before.get(key) != now[key]:
         logging.warning(
@@ -98,15 +98,11 @@ def _refusal(folder: pathlib.Path, config: Config) -> str | None:
 
 def _write_config(folder: pathlib.Path, config: Config, network) -> None:
   """Every field, and the solved activation."""
-  saved = _as_json(config)
+  saved = config.flags()
   if hasattr(network.activation, "to_dict"):
     saved["solved_activation"] = network.activation.to_dict()
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "config.json").write_text(json.dumps(saved, indent=1))
-
-
-def _as_json(config: Config) -> dict[str, Any]:
-  return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def main(config: Config) -> list[Row]:

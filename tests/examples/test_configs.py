@@ -1,6 +1,5 @@
 """Every config for a few steps, on random images and on the user's own, and what goes wrong."""
 
-import dataclasses
 import json
 import pathlib
 
@@ -34,7 +33,7 @@ def small(example, name, folder, **options):
   settings |= {"steps": 2, "batch_size": 8, "image_size": 16, "burn_in": 0, "contrast": ()}
   settings |= {"factors_every": 1}
   settings |= {"warmup_steps": 0, "shortcut": None, "fake_data": True, "out": str(folder / "run")}
-  return dataclasses.replace(config, **(settings | options))
+  return config.replaced(**(settings | options))
 
 
 NAMES = (
@@ -89,12 +88,12 @@ def test_schedules_of_the_papers(example):
 def test_ones_own_optimizer_has_its_own_learning_rate(example):
   config = example.CONFIGS["cifar10"][1]
   rates = {
-    name: dataclasses.replace(config, optimizer=name).resolved().learning_rate
+    name: config.replaced(optimizer=name).resolved().learning_rate
     for name in ("sgd", "adam", "lars", "kfac", "muon")
   }
   assert rates["sgd"] > rates["adam"] > rates["kfac"]
-  assert dataclasses.replace(config, learning_rate=7.0).resolved().learning_rate == 7.0
-  own = dataclasses.replace(config, learning_rate=7.0)
+  assert config.replaced(learning_rate=7.0).resolved().learning_rate == 7.0
+  own = config.replaced(learning_rate=7.0)
   assert own.contrasted("mlp-eoc").learning_rate == 7.0
   assert own.contrasted("mlp-eoc:sgd").resolved().learning_rate == rates["sgd"]
   assert own.contrasted("mlp-eoc:sgd:0.3").resolved().learning_rate == 0.3
@@ -177,7 +176,7 @@ def test_a_full_disk_stops_the_run(example, tmp_path, monkeypatch):
     example.main(config)
   monkeypatch.undo()
   monkeypatch.syspath_prepend(str(EXAMPLES))
-  (row,) = example.main(dataclasses.replace(config, resume=True))
+  (row,) = example.main(config.replaced(resume=True))
   assert row.result.count == 500
 
 
@@ -214,8 +213,8 @@ def test_a_run_in_parts(example, tmp_path):
   config = small(example, "digits", tmp_path, steps=5, optimizer="adam", stop_after=2)
   for step in (2, 4):
     with pytest.raises(SystemExit, match=f"saved at step {step}"):
-      example.main(dataclasses.replace(config, resume=step > 2))
-  (row,) = example.main(dataclasses.replace(config, resume=True))
+      example.main(config.replaced(resume=step > 2))
+  (row,) = example.main(config.replaced(resume=True))
   assert row.result.count == 500
   steps = [row["step"] for row in training.read_metrics(tmp_path / "run") if "loss" in row]
   assert steps == [1, 2, 3, 4, 5]
@@ -248,13 +247,13 @@ def test_a_resume_that_is_refused_leaves_the_config(example, tmp_path):
   example.main(config)
   before = (tmp_path / "run" / "config.json").read_text()
   with pytest.raises(SystemExit, match="does not fit the run"):
-    example.main(dataclasses.replace(config, resume=True, width=9))
+    example.main(config.replaced(resume=True, width=9))
   assert (tmp_path / "run" / "config.json").read_text() == before
 
 
 def test_what_changed_since_the_run_began_is_said(example, tmp_path, caplog):
   config = small(example, "digits", tmp_path, optimizer="adam")
   example.main(config)
-  example.main(dataclasses.replace(config, resume=True, steps=3))
+  example.main(config.replaced(resume=True, steps=3))
   assert "Resumed with another steps: 3, before 2" in caplog.text
   assert caplog.text.count("Resumed with another") == 1
