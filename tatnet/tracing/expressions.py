@@ -8,14 +8,16 @@ the core can treat it like any user's function.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 
-from tatnet.layer.activations import ACTIVATIONS, Activation
+from tatnet.layer import quadrature
+from tatnet.layer.activations import Activation
+from tatnet.layer.recognition import as_line as as_line
+from tatnet.layer.recognition import as_named, as_rectifier, evaluate
 from tatnet.layer.record import TransformedActivation, as_transformed
 
 # Elementwise primitives, all of them public functions of jax.lax.
@@ -107,27 +109,6 @@ def without_factor(expression: Expression) -> tuple[Expression, float]:
     expression = inner
 
 
-def evaluate(function: Callable[[jax.Array], jax.Array], x: np.ndarray) -> np.ndarray:
-  """Values in float64, whatever the process's own setting."""
-  with jax.enable_x64(True):
-    return np.asarray(function(jax.numpy.asarray(np.asarray(x, np.float64))), np.float64)
-
-
-@functools.lru_cache(maxsize=1024)
-def as_line(expression: Expression) -> tuple[float, float] | None:
-  """(slope, offset) if the expression is a straight line, else None."""
-  x = np.linspace(-7.0, 7.0, 57)
-  y = evaluate(expression, x)
-  if not np.isfinite(y).all():
-    return None
-  slope = (y[-1] - y[0]) / (x[-1] - x[0])
-  offset = y[28]
-  scale = np.max(np.abs(y)) or 1.0
-  if np.max(np.abs(y - slope * x - offset)) > 1e-9 * scale:
-    return None
-  return float(slope), float(offset) if abs(offset) > 1e-12 * scale else 0.0
-
-
 @functools.lru_cache(maxsize=1024)
 def as_unit_layer(expression: Expression, scale: float) -> tuple[TransformedActivation, float]:
   """A nonlinear expression of ``scale * unit-q signal`` as a layer of unit q.
@@ -136,18 +117,26 @@ def as_unit_layer(expression: Expression, scale: float) -> tuple[TransformedActi
     The activation, which maps a signal of q = 1 to one of q = 1, and the factor
     by which it must be multiplied to give the expression's values.
   """
-  slopes = _as_rectifier(expression)
-  if slopes is not None:
+  radius = quadrature.RADIUS * abs(scale)
+  slopes = as_rectifier(expression, radius)
+  if slopes is not None and slopes.right:
     right, left = slopes
     gain = math.sqrt((right**2 + left**2) / 2)
     return _rectifier(left / right, right / gain), gain * scale
-  base = _as_named(expression)
-  if base is None:
+  named = as_named(expression, radius)
+  if named is None:
     name = "elementwise"
-    base = TransformedActivation(name, base=Activation(expression, find_kinks(expression), name))
+    kinks = find_kinks(expression, radius)
+    base = TransformedActivation(name, base=Activation(expression, kinks, name))
+  else:
+    base = as_transformed(named)
   if scale != 1:
     base = dataclasses.replace(base, input_scale=scale)
   gain = math.sqrt(base.maps.Q(1.0))
+  if not gain:
+    raise ValueError(
+      f"it is 0 wherever a signal of q = {scale**2:.3g} lies, so that nothing of the signal is left"
+    )
   return dataclasses.replace(base, output_scale=1 / gain), gain
 
 
@@ -157,31 +146,10 @@ def _rectifier(negative_slope: float, gain: float) -> TransformedActivation:
   return TransformedActivation("leaky_relu", negative_slope=negative_slope, output_scale=gain)
 
 
-def _as_rectifier(expression: Expression) -> tuple[float, float] | None:
-  """Slopes to the right and left of 0 if the expression is linear on both sides of it."""
-  x = np.linspace(0.0, 7.0, 57)
-  right, left = evaluate(expression, x), evaluate(expression, -x)
-  if not (np.isfinite(right).all() and np.isfinite(left).all()) or right[-1] == 0:
-    return None
-  slopes = right[-1] / 7, -left[-1] / 7
-  misfit = max(np.max(np.abs(right - slopes[0] * x)), np.max(np.abs(left + slopes[1] * x)))
-  return (float(slopes[0]), float(slopes[1])) if misfit < 1e-9 * abs(right[-1]) else None
-
-
-def _as_named(expression: Expression) -> TransformedActivation | None:
-  """The named activation that has the expression's values."""
-  x = np.linspace(-7.0, 7.0, 57)
-  values = evaluate(expression, x)
-  for activation in ACTIVATIONS.values():
-    if np.allclose(values, activation.jet(x)[0], rtol=1e-9, atol=1e-11):
-      return as_transformed(activation)
-  return None
-
-
 @functools.lru_cache(maxsize=1024)
-def find_kinks(expression: Expression) -> tuple[float, ...]:
-  """Points in [-12, 12] at which a max, a comparison or the like changes sides."""
-  grid = np.linspace(-12.0, 12.0, 4002)
+def find_kinks(expression: Expression, radius: float = quadrature.RADIUS) -> tuple[float, ...]:
+  """Points within the radius at which a max, a comparison or the like changes sides."""
+  grid = np.linspace(-radius, radius, 4002)
   kinks: set[float] = set()
   for switch in dict.fromkeys(_switches(expression)):
     values = evaluate(switch, grid)
@@ -198,11 +166,11 @@ def find_kinks(expression: Expression) -> tuple[float, ...]:
 
 
 @functools.lru_cache(maxsize=1024)
-def jumps(expression: Expression) -> bool:
-  """Whether the function itself jumps, not only its slope."""
+def jumps(expression: Expression, radius: float = quadrature.RADIUS) -> bool:
+  """Whether the function itself jumps within the radius, not only its slope."""
   if any(part.primitive in _STEPS for part in _parts(expression)):
     return True
-  kinks = np.array(find_kinks(expression))
+  kinks = np.array(find_kinks(expression, radius))
   step = 1e-9 * (1 + np.abs(kinks))
   left, right = evaluate(expression, kinks - step), evaluate(expression, kinks + step)
   return bool((np.abs(right - left) > 1e-6 * (1 + np.abs(left))).any())
