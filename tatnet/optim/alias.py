@@ -7,6 +7,7 @@ import optax
 
 from tatnet.optim.blocks import Uncovered
 from tatnet.optim.kfac import scale_by_kfac
+from tatnet.optim.layers import places_of
 
 
 def kfac(
@@ -103,7 +104,7 @@ def are_weights(params: Any) -> Any:
   """True for weights and tables, False for biases, scales, offsets and scalars.
 
   Args:
-    params: Haiku parameters.
+    params: of a model of Haiku, Flax or Equinox.
 
   Returns:
     A tree of bools, as a mask for Optax.
@@ -112,6 +113,6 @@ def are_weights(params: Any) -> Any:
     >>> tatnet.training.are_weights({"linear": {"w": jnp.ones([2, 2]), "b": jnp.ones(2)}})
     {'linear': {'b': False, 'w': True}}
   """
-  return jax.tree.map_with_path(
-    lambda path, _: str(getattr(path[-1], "key", path[-1])) in ("w", "embeddings"), params
+  return jax.tree.unflatten(
+    jax.tree.structure(params), [place.name in ("w", "embeddings") for place in places_of(params)]
   )

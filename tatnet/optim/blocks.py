@@ -7,9 +7,9 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from tatnet.optim.inverses import Damped
+from tatnet.optim.layers import is_masked
 from tatnet.optim.symmetric import diagonal, inverse_of, moved
 
 Uncovered = Literal["error", "identity"]
@@ -25,12 +25,14 @@ class KroneckerBlock:
     weight: shape of the weight, without the axis of stacked layers.
     with_bias: whether a bias is folded into the inputs.
     layers: number of stacked layers; None for a single one.
+    frozen: "w" or "b" where another optimiser has that one; a weight then has no inputs.
   """
 
   name: str
   weight: tuple[int, ...]
   with_bias: bool
   layers: int | None
+  frozen: str | None = None
 
   @property
   def _stack(self) -> tuple[int, ...]:
@@ -44,6 +46,13 @@ class KroneckerBlock:
       "inputs": (*self._stack, inputs, inputs),
       "outputs": (*self._stack, outputs, outputs),
     }
+
+  def own(self, factors: Arrays) -> Arrays:
+    """What the factors of the whole layer say about what is not frozen."""
+    if self.frozen is None:
+      return factors
+    kept = slice(-1, None) if self.frozen == "w" else slice(None, -1)
+    return {**factors, "inputs": factors["inputs"][..., kept, kept]}
 
   def initial(self, dtype) -> dict[str, jax.Array]:
     """Averages of zero and inverses of zero, packed."""
@@ -81,8 +90,13 @@ class KroneckerBlock:
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """``A^-1 V G^-1`` for the gradient as a matrix V ``[inputs, outputs]``."""
     del damping  # it is in the inverses
-    w = gradients["w"]
     a, g = (inverse_of(state[side]) for side in ("inputs", "outputs"))
+    if self.frozen == "w":
+      b = gradients["b"]
+      return {
+        "b": (a[..., 0, :] * (b[..., None, :].astype(a.dtype) @ g)[..., 0, :]).astype(b.dtype)
+      }
+    w = gradients["w"]
     v = w.reshape(*self._stack, -1, self.weight[-1]).astype(a.dtype)
     result = {}
     if self.with_bias:
@@ -109,6 +123,10 @@ class DiagonalBlock:
     """Shapes of the factors."""
     return dict(self.shapes)
 
+  def own(self, factors: Arrays) -> Arrays:
+    """What the factors of the whole layer say about what is not frozen."""
+    return {key: factors[key] for key, _ in self.shapes if key in factors}
+
   def initial(self, dtype) -> dict[str, jax.Array]:
     """Averages of zero."""
     return {key: jnp.zeros(shape, dtype) for key, shape in self.shapes}
@@ -129,8 +147,8 @@ class DiagonalBlock:
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """The gradient divided by the damped diagonal."""
     return {
-      key: (gradient / (state[key] + damping)).astype(gradient.dtype)
-      for key, gradient in gradients.items()
+      key: (gradients[key] / (average + damping)).astype(gradients[key].dtype)
+      for key, average in state.items()
     }
 
 
@@ -145,6 +163,10 @@ class EmbeddingBlock:
     """Shapes of the factors."""
     rows, width = self.table
     return {"inputs": (rows,), "outputs": (width, width)}
+
+  def own(self, factors: Arrays) -> Arrays:
+    """All of them: a table is trained as a whole."""
+    return factors
 
   def initial(self, dtype) -> dict[str, jax.Array]:
     """Averages of zero and an inverse of zero."""
@@ -187,57 +209,44 @@ def _mean_eigenvalue(packed: jax.Array) -> jax.Array:
   return diagonal(packed).mean(-1)
 
 
-def blocks_of(params: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block], list[str]]:
-  """Blocks for parameters laid out as Haiku's, and the names of those that have none.
+def blocks_of(layers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block], list[str]]:
+  """Blocks of the layers that `as_layers` returns, and the names of arrays that have none.
 
   ``{"w", "b"}`` is a layer; with a bias of more than one axis, or without bias under
   a path with "layer_stack", a stack of layers. ``{"scale", "offset"}`` belong to a
-  normalisation, ``{"embeddings"}`` is a table.
+  normalisation, ``{"embeddings"}`` is a table. Where another optimiser has some of
+  the arrays, the block is that of the others.
   """
   blocks: dict[str, Block] = {}
   uncovered: list[str] = []
-  if not _is_by_layer(params):
-    raise TypeError(
-      "K-FAC got parameters that are not laid out as {layer: {name: array}}; expected Haiku's"
-      " parameters, or a dictionary of layers whose arrays are called 'w' and 'b', 'scale' and"
-      f" 'offset', or 'embeddings'. Given: {jax.tree.structure(params)}."
-    )
-  for name, arrays in params.items():
-    if _is_masked(arrays):
+  for name, arrays in layers.items():
+    shapes = {key: tuple(a.shape) for key, a in arrays.items() if not is_masked(a)}
+    if not shapes:
       continue
-    shapes = {key: tuple(a.shape) for key, a in arrays.items() if not _is_masked(a)}
-    if "w" in shapes and set(shapes) <= {"w", "b"} and len(shapes["w"]) >= 2:
-      is_named_stack = "layer_stack" in name and len(shapes["w"]) > 2
-      is_stacked = len(shapes["b"]) > 1 if "b" in shapes else is_named_stack
-      layers = shapes["w"][0] if is_stacked else None
-      blocks[name] = KroneckerBlock(name, shapes["w"][is_stacked:], "b" in shapes, layers)
-    elif shapes and set(shapes) <= {"scale", "offset"}:
+    if set(arrays) <= {"w", "b"} and ("w" not in shapes or len(shapes["w"]) >= 2):
+      blocks[name] = _kronecker_block(name, arrays, shapes)
+    elif set(arrays) <= {"scale", "offset"}:
       blocks[name] = DiagonalBlock(name, tuple(shapes.items()))
-    elif set(shapes) == {"embeddings"} and len(shapes["embeddings"]) == 2:
+    elif set(arrays) == {"embeddings"} and len(shapes["embeddings"]) == 2:
       blocks[name] = EmbeddingBlock(name, shapes["embeddings"])
-    elif shapes:
+    else:
       uncovered.extend(f"{name}/{key}" for key in shapes)
   return blocks, uncovered
+
+
+def _kronecker_block(name: str, arrays, shapes: Mapping[str, tuple[int, ...]]) -> KroneckerBlock:
+  if "w" not in shapes:
+    b = shapes["b"]
+    # All inputs but the bias's 1 are another optimiser's.
+    return KroneckerBlock(name, (0, b[-1]), True, b[0] if len(b) > 1 else None, "w")
+  is_named_stack = "layer_stack" in name and len(shapes["w"]) > 2
+  is_stacked = len(shapes["b"]) > 1 if "b" in shapes else is_named_stack
+  layers = shapes["w"][0] if is_stacked else None
+  frozen = "b" if "b" in arrays and "b" not in shapes else None
+  return KroneckerBlock(name, shapes["w"][is_stacked:], "b" in shapes, layers, frozen)
 
 
 def check_uncovered(uncovered: str) -> None:
   """Raises ValueError unless it is one of the choices."""
   if uncovered not in get_args(Uncovered):
     raise ValueError(f"uncovered={uncovered!r}; expected 'error' or 'identity'.")
-
-
-def _is_masked(entry: Any) -> bool:
-  """Whether optax.partition or optax.masked keeps it for another optimiser."""
-  return isinstance(entry, optax.MaskedNode)
-
-
-def _is_by_layer(params: Any) -> bool:
-  """Whether the parameters are ``{layer: {name: array}}``."""
-  return isinstance(params, Mapping) and all(
-    _is_masked(arrays)
-    or (
-      isinstance(arrays, Mapping)
-      and all(hasattr(a, "shape") or _is_masked(a) for a in arrays.values())
-    )
-    for arrays in params.values()
-  )

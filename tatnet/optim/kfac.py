@@ -11,8 +11,13 @@ import optax
 from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
 from tatnet.optim.evaluate import Factors, dtype_of
 from tatnet.optim.inverses import damped_inverses, spread_inverses
+from tatnet.optim.layers import as_layers
 
-_SAME_OPTION = "Pass uncovered='identity' to let their gradients pass unchanged."
+_SAME_OPTION = (
+  "Pass uncovered='identity' to let their gradients pass unchanged, or give them to another"
+  " optimiser by optax.partition."
+)
+_NOTHING_COVERED = "There is no layer for K-FAC: expected at least one that it knows."
 
 
 class ScaleByKfacState(NamedTuple):
@@ -107,27 +112,30 @@ def scale_by_kfac(
       " that is taken. Expected learning_rate=..., the one that follows this transform."
     )
 
-  def blocks(tree) -> dict[str, Block]:
-    covered, names = blocks_of(tree)
-    if names and uncovered == "error":
+  def blocks(layers) -> dict[str, Block]:
+    covered, names = blocks_of(layers)
+    if names and (uncovered == "error" or not covered):
       listed = "\n".join(f"  {name}" for name in names)
-      raise ValueError(f"K-FAC does not cover these parameters:\n{listed}\n{_SAME_OPTION}")
+      remedy = _SAME_OPTION if covered else _NOTHING_COVERED
+      raise ValueError(f"K-FAC does not cover these parameters:\n{listed}\n{remedy}")
     return covered
 
   def init(params) -> ScaleByKfacState:
     dtype = dtype_of(params)
+    layers = as_layers(params).arrays
     return ScaleByKfacState(
       count=jnp.zeros([], jnp.int32),
       batches=jnp.zeros([], jnp.int32),
       skipped=jnp.zeros([], jnp.int32),
       factors_due=jnp.ones([], bool),
-      curvature={name: block.initial(dtype) for name, block in blocks(params).items()},
+      curvature={name: block.initial(dtype) for name, block in blocks(layers).items()},
     )
 
   def update(updates, state: ScaleByKfacState, params=None, *, factors: Factors, **extra_args):
     del params, extra_args
-    layers = blocks(updates)
-    _check_factors(layers, factors, updates, uncovered)
+    gradients, elsewhere, restore = as_layers(updates)
+    layers = blocks(gradients)
+    factors = _checked(layers, factors, gradients, elsewhere, uncovered)
     layers = {name: block for name, block in layers.items() if name in factors.layers}
     lam = _value(damping, state.count)
     is_new = factors.weight > 0
@@ -152,17 +160,18 @@ def scale_by_kfac(
       lambda _, carry: _inverted(layers, carry[0], lam, mesh),
       (curvature, jnp.ones([], bool)),
     )
-    result = dict(updates)
+    result = dict(gradients)
     for name, block in layers.items():
-      result[name] = {**updates[name], **block.precondition(curvature[name], updates[name], lam)}
+      own = gradients[name]
+      result[name] = {**own, **block.precondition(curvature[name], own, lam)}
     scale = jnp.where((after >= 0) & (batches > 0), 1.0, 0.0)
     if norm_constraint is not None:
-      product = optax.tree.vdot(result, updates)
+      product = optax.tree.vdot(result, gradients)
       eta = _value(learning_rate, count)
       bound = _value(norm_constraint, count) / (jnp.square(eta) * product)
       # A product of 0 means gradients of 0; eta of 0, a step of 0.
       scale *= jnp.where(bound < 1, jnp.sqrt(jnp.maximum(bound, 0.0)), 1.0)
-    result = jax.tree.map(lambda p: (scale * p).astype(p.dtype), result)
+    result = restore(jax.tree.map(lambda p: (scale * p).astype(p.dtype), result))
     after = after + 1
     return result, ScaleByKfacState(
       count=optax.safe_increment(count),
@@ -273,18 +282,21 @@ def _check_settings(damping, decay, factors_every, inverse_every, norm_constrain
       raise ValueError(f"{name}={value!r}; expected {expected}.")
 
 
-def _check_factors(layers, factors, updates, uncovered):
-  """Raises unless the factors are those of the parameters' layers."""
+def _checked(layers, factors, gradients, elsewhere, uncovered) -> Factors:
+  """The factors of what is trained; raises unless they are those of the gradients' layers."""
   if not isinstance(factors, Factors):
     raise TypeError(
       f"update got factors={type(factors).__name__}; expected what a function made by"
       " tatnet.value_grad_and_factors returns as .factors."
     )
-  problems = [
-    f"{name}: not a layer of the parameters" for name in factors.layers if name not in updates
-  ]
+  problems, own = [], {}
+  for name, given in factors.layers.items():
+    if name in layers:
+      own[name] = layers[name].own(given)
+    elif name not in gradients and not any(f"{name}/".startswith(f"{p}/") for p in elsewhere):
+      problems.append(f"{name}: not a layer of the parameters")
   for name, block in layers.items():
-    given = {key: tuple(a.shape) for key, a in factors.layers.get(name, {}).items()}
+    given = {key: tuple(a.shape) for key, a in own.get(name, {}).items()}
     if not given and uncovered == "error":
       problems.append(f"{name}: no factors")
     elif given and given != block.statistics():
@@ -292,3 +304,4 @@ def _check_factors(layers, factors, updates, uncovered):
   if problems:
     listed = "\n".join(f"  {problem}" for problem in problems)
     raise ValueError(f"The factors are of another model:\n{listed}")
+  return factors._replace(layers=own)

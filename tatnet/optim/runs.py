@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from tatnet.optim import haiku_taps
 from tatnet.optim.blocks import Block, Uncovered, blocks_of
+from tatnet.optim.layers import as_layers
 from tatnet.optim.taps import Observer
 
 Taps = dict[str, dict[str, jax.Array]]
@@ -74,7 +75,7 @@ class PlainRun(_Run):
 
   def taps(self, uncovered: Uncovered) -> tuple[Taps, list[str]]:
     """Dummies of the layers, and which layers are covered."""
-    blocks, _ = blocks_of(self.params)
+    blocks, _ = blocks_of(as_layers(self.params).arrays)
     shapes = {
       name: {
         key: jax.ShapeDtypeStruct(shape, self.observer.dtype)
@@ -112,7 +113,8 @@ def _covered(
   params, taps: Mapping[str, Mapping], problems: Mapping[str, str], uncovered: Uncovered
 ) -> list[str]:
   """Names of the layers that K-FAC covers; an error for all others unless they may pass."""
-  blocks, names = blocks_of(params)
+  layers = as_layers(params).arrays
+  blocks, names = blocks_of(layers)
   found = list(names)
   covered = []
   for name, block in blocks.items():
@@ -120,7 +122,7 @@ def _covered(
     if reason is None:
       covered.append(name)
     else:
-      found.extend(f"{name}/{key}{reason}" for key in params[name])
+      found.extend(f"{name}/{key}{reason}" for key in layers[name])
   if found and uncovered == "error":
     listed = "\n".join(f"  {line}" for line in found)
     raise ValueError(
