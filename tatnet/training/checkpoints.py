@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from tatnet.training.files import write_whole
+
 _MANIFEST = "manifest.json"
 _logger = logging.getLogger(__name__)
 
@@ -21,12 +23,13 @@ class Checkpoints:
   """Checkpoints of a run: Orbax's, each with the digests of its files.
 
   A checkpoint counts once its manifest is there and every file is as it was
-  written. One that was never finished is passed over, and so, with a warning, is one
-  that is damaged.
+  written, the manifest itself included. One that was never finished is passed over, and
+  so, with a warning, is one that is damaged.
 
   Attributes:
     folder: where they lie, one sub-folder for each step.
-    keep: number of the latest ones to keep.
+    keep: number of intact ones to keep, the one that is written included. Later ones
+      than that one are never touched.
 
   Raises:
     ValueError: `keep` is less than 1.
@@ -54,37 +57,55 @@ class Checkpoints:
       state: a pytree of arrays.
 
     Raises:
+      ValueError: a step that is no integer from 0.
       CheckpointNotWritten: the disk is full, or the like; what was written of the
         checkpoint is removed, those before are untouched.
     """
-    target = self.folder / str(step)
+    if step != int(step) or step < 0:
+      raise ValueError(f"step={step!r}; expected an integer from 0.")
+    target = self.folder / str(int(step))
     try:
       self._write(target, state)
     except Exception as error:  # Orbax passes on those of several libraries
-      shutil.rmtree(target, ignore_errors=True)
+      shutil.rmtree(_partial(target), ignore_errors=True)
       raise CheckpointNotWritten(self._what_is_left(target, error)) from error
     if jax.process_index() == 0:
-      for old in self.steps()[: -self.keep]:
-        _remove(self.folder / str(old))
+      self._remove_old(step)
 
   def _write(self, target: pathlib.Path, state: Any) -> None:
+    """Writes beside the checkpoint's place, and puts it there when it is whole."""
     import orbax.checkpoint as ocp  # of the [examples] extra
 
+    partial = _partial(target)
     self.folder.mkdir(parents=True, exist_ok=True)
-    with ocp.StandardCheckpointer() as checkpointer:
-      checkpointer.save(target / "state", state, force=True)
+    # Compression takes longer than all the rest, and saves a twelfth of float32's bytes.
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    with ocp.Checkpointer(handler) as checkpointer:
+      checkpointer.save(partial / "state", args=ocp.args.PyTreeSave(state), force=True)
     if jax.process_index() == 0:
-      manifest = json.dumps({"files": _digests(target), "leaves": _leaves(state)})
-      partial = target / f"{_MANIFEST}.partial"
-      partial.write_text(manifest)
-      partial.rename(target / _MANIFEST)
+      body = {"files": _digests(partial), "leaves": _leaves(state)}
+      write_whole(partial / _MANIFEST, json.dumps({"digest": _digest(body), **body}))
+      if target.exists():
+        _remove(target)
+      partial.rename(target)
+
+  def _remove_old(self, step: int) -> None:
+    """What is older than the last `keep` intact ones up to this step, and rests of unfinished ones."""
+    kept = 1  # this one
+    for old in reversed([number for number in self.steps() if number < step]):
+      if kept >= self.keep:
+        _remove(self.folder / str(old))
+      elif _damage(self.folder / str(old)) is None:
+        kept += 1
+    for rest in self.folder.glob("*.partial"):
+      shutil.rmtree(rest, ignore_errors=True)
 
   def _what_is_left(self, target: pathlib.Path, error: Exception) -> str:
     existing = next(path for path in target.parents if path.is_dir())
     free = shutil.disk_usage(existing).free / 2**20
-    kept = (
-      f"The checkpoint of step {self.steps()[-1]} is intact" if self.steps() else "There is none"
-    )
+    intact = (step for step in reversed(self.steps()) if _damage(self.folder / str(step)) is None)
+    last = next(intact, None)
+    kept = "There is none" if last is None else f"The checkpoint of step {last} is intact"
     reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else repr(error)
     return (
       f"The checkpoint {target} could not be written, with {free:.0f} MB free on that disk: {reason}"
@@ -92,11 +113,11 @@ class Checkpoints:
     )
 
   def steps(self) -> list[int]:
-    """Steps of the checkpoints that were finished, in order."""
+    """Steps of the checkpoints that were finished, in order; those damaged since included."""
     if not self.folder.is_dir():
       return []
-    found = [path.parent for path in self.folder.glob(f"*/{_MANIFEST}")]
-    return sorted(int(path.name) for path in found if path.name.isdigit())
+    names = [path.name for path in self.folder.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
   def restore(self, like: Any) -> tuple[int, Any] | None:
     """The latest checkpoint that is intact.
@@ -117,7 +138,7 @@ class Checkpoints:
       if (damage := _damage(target)) is not None:
         _logger.warning("The checkpoint %s is damaged (%s); trying the one before.", target, damage)
         continue
-      _check_fits(target, json.loads((target / _MANIFEST).read_text())["leaves"], _leaves(like))
+      _check_fits(target, _read_manifest(target)["leaves"], _leaves(like))
       with ocp.StandardCheckpointer() as checkpointer:
         return step, checkpointer.restore(target / "state", like)
     return None
@@ -156,13 +177,35 @@ def _check_fits(folder: pathlib.Path, saved: dict[str, str], wanted: dict[str, s
   )
 
 
+class _Damaged(Exception):  # noqa: N818, a state of a file
+  """A manifest that is not as it was written."""
+
+
+def _digest(body: dict[str, Any]) -> str:
+  """Of a manifest's content, however it is laid out."""
+  return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _read_manifest(folder: pathlib.Path) -> dict[str, Any]:
+  """Files and leaves of a checkpoint; raises _Damaged if that is not what was written."""
+  try:
+    body = json.loads((folder / _MANIFEST).read_text())
+  except (OSError, ValueError, RecursionError) as error:
+    raise _Damaged("unreadable manifest") from error
+  if not isinstance(body, dict) or body.pop("digest", None) != _digest(body):
+    raise _Damaged("the manifest has changed")
+  return body
+
+
 def _damage(folder: pathlib.Path) -> str | None:
   """What is wrong with a checkpoint's files."""
   try:
-    expected = json.loads((folder / _MANIFEST).read_text())["files"]
-  except (ValueError, KeyError):
-    return "unreadable manifest"
-  found = _digests(folder)
+    expected = _read_manifest(folder)["files"]
+    found = _digests(folder)
+  except _Damaged as damage:
+    return str(damage)
+  except OSError as error:
+    return f"{error.filename} cannot be read: {error.strerror}"
   for name, digest in expected.items():
     if name not in found:
       return f"{name} is missing"
@@ -171,7 +214,13 @@ def _damage(folder: pathlib.Path) -> str | None:
   return None
 
 
+def _partial(target: pathlib.Path) -> pathlib.Path:
+  """Where a checkpoint lies while it is written."""
+  return target.with_name(f"{target.name}.partial")
+
+
 def _remove(folder: pathlib.Path) -> None:
-  """Deletes a checkpoint, its manifest first, so that a rest of it does not count."""
-  (folder / _MANIFEST).unlink()
-  shutil.rmtree(folder)
+  """Deletes a checkpoint, moved away first, so that a rest of it does not count."""
+  away = folder.with_name(f"{folder.name}.old.partial")
+  shutil.rmtree(away, ignore_errors=True)
+  shutil.rmtree(folder.rename(away))
