@@ -1,8 +1,10 @@
 """Curves of one run or several, as a picture."""
 
+import io
 import pathlib
 from collections.abc import Mapping
 
+from tatnet.training.files import write_whole
 from tatnet.training.metrics import read_metrics
 
 PANELS = (
@@ -51,4 +53,6 @@ def plot_runs(runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path) 
   if all(row.get("loss", 1) > 0 for folder in runs.values() for row in read_metrics(folder)):
     panels[0].set_yscale("log")
   panels[0].legend()
-  figure.savefig(path, dpi=110)
+  picture = io.BytesIO()
+  figure.savefig(picture, dpi=110)
+  write_whole(pathlib.Path(path), picture.getvalue())
