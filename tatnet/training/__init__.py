@@ -5,6 +5,7 @@ from tatnet.training.curves import plot_runs
 from tatnet.training.devices import data_mesh, replicated, sharded, start_processes
 from tatnet.training.evaluation import Result, make_evaluation
 from tatnet.training.interruption import Interruption
+from tatnet.training.lock import FolderInUse, FolderLock
 from tatnet.training.metrics import MetricsWriter, read_metrics
 from tatnet.training.optimizers import (
   OptimizerSettings,
@@ -18,6 +19,8 @@ from tatnet.training.step import make_train_step
 __all__ = [
   "CheckpointNotWritten",
   "Checkpoints",
+  "FolderInUse",
+  "FolderLock",
   "Interruption",
   "MetricsWriter",
   "OptimizerSettings",

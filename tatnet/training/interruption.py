@@ -1,5 +1,6 @@
 """Signals that end a run between two steps, so that its state can be saved."""
 
+import logging
 import signal
 import threading
 from typing import Any
@@ -9,14 +10,15 @@ import numpy as np
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _AGREE_EVERY = 10
+_logger = logging.getLogger(__name__)
 
 
 class Interruption:
   """Catches Ctrl-C, and the SIGTERM that clusters send before they end a job.
 
   In the middle of a step the state is half old and half new, and the old half is
-  donated to the device; so a signal is noted, and asked for between steps. A second
-  signal ends the program at once.
+  donated to the device; so a signal is noted, which a warning says, and asked for
+  between steps. A second signal ends the program at once.
 
   With several processes the signal may reach them at different steps, and one that
   stopped alone would leave the others waiting. They ask each other every ten steps
@@ -39,7 +41,7 @@ class Interruption:
     self._before: dict[int, Any] = {}
 
   def requested(self, step: int) -> bool:
-    """Whether to stop after this step; the same answer on all processes."""
+    """Whether to stop after this step, or batch of an evaluation; the same on all processes."""
     if jax.process_count() == 1:
       return self._noted
     if step % _AGREE_EVERY:
@@ -54,6 +56,8 @@ class Interruption:
       signal.signal(number, signal.SIG_DFL)
       signal.raise_signal(number)
     self._noted = True
+    name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    _logger.warning("%s: stopping after this step. A second one ends the run at once.", name)
 
   def __enter__(self) -> "Interruption":
     if threading.current_thread() is threading.main_thread():  # only it may set handlers
