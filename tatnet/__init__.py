@@ -21,7 +21,16 @@ from tatnet.layer import (
   activation_names,
   local_maps,
 )
-from tatnet.network import Topology, chain, identity, nonlinear, sequence, weighted_sum
+from tatnet.network import (
+  Topology,
+  centring,
+  chain,
+  identity,
+  mixing,
+  nonlinear,
+  sequence,
+  weighted_sum,
+)
 from tatnet.preprocessing import per_location_normalize
 from tatnet.shaping import DKS, EOC, TAT, cmap, transform_activation, transform_activations
 from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, trace_apply
@@ -54,11 +63,13 @@ __all__ = [
   "TopologyWarning",
   "TransformedActivation",
   "activation_names",
+  "centring",
   "chain",
   "cmap",
   "identity",
   "kfac",
   "local_maps",
+  "mixing",
   "nonlinear",
   "per_location_normalize",
   "placeholder",

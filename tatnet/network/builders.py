@@ -9,6 +9,8 @@ import numbers
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from tatnet.network.assembly import flattened
+from tatnet.network.lines import Centring, Mixing, subtracts_nothing
 from tatnet.network.nodes import (
   HandWritten,
   Identity,
@@ -135,7 +137,7 @@ def weighted_sum(*terms: tuple[float, Topology], where: str | None = None) -> To
       )
     weights.append(float(term[0]))
     branches.append(check_topology("weighted_sum", term[1]))
-  total = sum(weight**2 for weight in weights)
+  total = sum(weight * weight for weight in weights)  # a huge one squared is infinite
   if not abs(total - 1) <= _SUM_TOLERANCE:
     fixed = [weight / math.sqrt(total) for weight in weights] if total > 0 else []
     remedy = (
@@ -150,7 +152,69 @@ def weighted_sum(*terms: tuple[float, Topology], where: str | None = None) -> To
     return kept[0][1]
   weights, branches = zip(*kept, strict=True)
   # Weights from 32-bit arithmetic miss 1 by a little, which depth would compound.
-  return WeightedSum(tuple(w / math.sqrt(total) for w in weights), branches, where)
+  return flattened(WeightedSum(tuple(w / math.sqrt(total) for w in weights), branches, where))
+
+
+def mixing(step: float, *, where: str | None = None) -> Topology:
+  """An attention layer whose tokens all have one cosine: ``F(x) = step + (1 - step) x``.
+
+  In the family of token kernels with equal off-diagonals attention moves every cosine a
+  share of the way to 1, and leaves q at 1.
+
+  Args:
+    step: the share, at least 0 and below 1; 0 is the identity, as which Value-SkipInit
+      and shaped attention start.
+    where: where it stands in the model, for messages; does not enter comparisons.
+
+  Returns:
+    A `Topology`; the identity for a step of 0.
+
+  Raises:
+    TypeError: step is not a number.
+    ValueError: step is outside of [0, 1).
+
+  Reference:
+    He et al., Deep Transformers without Shortcuts (arXiv 2302.10322), uniform kernels.
+
+  Example:
+    >>> block = tatnet.sequence(tatnet.mixing(0.1), tatnet.chain(1))
+    >>> round(tatnet.cmap(block, tatnet.TransformedActivation("erf"), 0.0), 6)
+    0.042464
+  """
+  if isinstance(step, bool) or not isinstance(step, numbers.Real):
+    raise TypeError(f"mixing got step={step!r}; expected a number in [0, 1).")
+  if not 0 <= step < 1:
+    raise ValueError(
+      f"mixing got step={step}; expected a number in [0, 1): the share of the way to 1 that one"
+      " attention layer moves the cosine of two tokens."
+    )
+  return Mixing(float(step), where) if step else Identity()
+
+
+def centring(behind: Topology | None = None, *, where: str | None = None) -> Topology:
+  """Layer or group normalisation behind an activation: ``c -> (c - c0) / (1 - c0)``.
+
+  Behind weights it changes nothing, and nothing need be written. Behind an activation
+  with C(0) = c0 > 0 the mean over features, which all signals share, is subtracted.
+
+  Args:
+    behind: what stands between the last weights and the normalisation, whose C map at 0
+      is c0; by default one nonlinear layer of the activation to be solved for.
+    where: where it stands in the model, for messages; does not enter comparisons.
+
+  Returns:
+    A `Topology`; the identity behind the identity.
+
+  Raises:
+    TypeError: behind is not a topology.
+
+  Example:
+    >>> net = tatnet.sequence(*[tatnet.chain(1), tatnet.centring()] * 2)
+    >>> round(tatnet.cmap(net, "relu", 0.0), 6) + 0.0
+    0.0
+  """
+  behind = Nonlinear() if behind is None else check_topology("centring", behind)
+  return Identity() if subtracts_nothing(behind) else Centring(behind, where)
 
 
 def as_topology(topology: Topology | Callable[[Any, Map], Any]) -> Topology:

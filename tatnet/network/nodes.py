@@ -18,12 +18,13 @@ import abc
 import collections
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+
+from tatnet.network.text import folded
 
 Map = Callable[[Any], Any]
 Maps = Map | Mapping[Hashable, Map]
@@ -72,28 +73,38 @@ class Topology(abc.ABC):
   def num_nonlinear(self) -> int | None:
     """Number of nonlinear layers in all branches; None where it is not known."""
 
-  def maximum(self, x: float, r: Maps) -> float:
+  def maximum(self, x: Any, r: Maps) -> float:
     """M(x): the largest F(x) over the network and all its subnetworks.
 
-    A subnetwork has one input and one output: any stretch of a sequence, and what
-    lies inside one branch of a sum, which itself cannot be cut open. Equal
-    subnetworks are evaluated once.
+    A subnetwork has one input and one output, and nothing leads into it or out of it
+    elsewhere: any stretch of a sequence, and what lies inside one branch of a sum,
+    which itself cannot be cut open. What begins before a sum and ends inside one of
+    its branches is not among them, in the authors' code as here, and may exceed the
+    target. Equal subnetworks are evaluated once.
 
     Args:
-      x: value at the input of each subnetwork.
+      x: value at the input of each subnetwork; or an array of several that are composed
+        together, such as a slope and a curvature, of which the last counts.
       r: as in `compose`; increasing, as all maps of the methods are.
 
     Returns:
       The maximum.
     """
-    return max(part.best_stretch(x, r) for part in self._distinct_subnetworks)
+    ends = (end for part in self.distinct_subnetworks for end in part.best_stretches(x, r))
+    return max(float(np.ravel(end)[-1]) for end in ends)
 
-  def best_stretch(self, x: float, r: Maps) -> float:
-    """The largest value over the stretches of a sequence; elsewhere that of the whole."""
-    return self.compose(x, r)
+  def best_stretches(self, x: Any, r: Maps) -> list[Any]:
+    """Values of the whole, or of a sequence those of its stretches that may be the largest."""
+    return [self.compose(x, r)]
+
+  @property
+  def nesting(self) -> int:
+    """How deep sums stand inside the branches of sums."""
+    return 0
 
   @functools.cached_property
-  def _distinct_subnetworks(self) -> tuple["Topology", ...]:
+  def distinct_subnetworks(self) -> tuple["Topology", ...]:
+    """Its subnetworks, equal ones once."""
     return tuple(dict.fromkeys(self.subnetworks()))
 
   def __rshift__(self, other: "Topology") -> "Topology":
@@ -140,13 +151,8 @@ class Composition(Topology):
       x = part.compose(x, r)
     return x
 
-  def best_stretch(self, x, r):
-    # A stretch that has fallen below its input is better begun anew.
-    best, value = -math.inf, x
-    for part in self.parts:
-      value = part.compose(max(x, value), r)
-      best = max(best, value)
-    return best
+  def best_stretches(self, x, r):
+    return stretches(x, [functools.partial(part.compose, r=r) for part in self.parts])
 
   def subnetworks(self):
     yield self
@@ -154,11 +160,15 @@ class Composition(Topology):
       yield from part.subnetworks()
 
   @functools.cached_property
+  def nesting(self):
+    return max(part.nesting for part in self.parts)
+
+  @functools.cached_property
   def num_nonlinear(self):
-    return _total(self.parts)
+    return total_nonlinear(self.parts)
 
   def _lines(self):
-    return _fold(self.parts)
+    return folded(self.parts, lambda part: part._lines())
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -210,8 +220,12 @@ class WeightedSum(Topology):
       yield from branch.subnetworks()
 
   @functools.cached_property
+  def nesting(self):
+    return 1 + max(branch.nesting for branch in self.branches)
+
+  @functools.cached_property
   def num_nonlinear(self):
-    return _total(self.branches)
+    return total_nonlinear(self.branches)
 
   def _lines(self):
     lines = ["sum" + (f"  [{self.where}]" if self.where else "")]
@@ -290,36 +304,34 @@ _NOT_A_MAP = (
 )
 
 
-def _total(parts: Sequence[Topology]) -> int | None:
+def total_nonlinear(parts: Iterable[Topology]) -> int | None:
+  """Number of nonlinear layers in all parts; None where one does not know its own."""
   counts = [part.num_nonlinear for part in parts]
   return None if None in counts else sum(counts)
 
 
-def _fold(parts: Sequence[Topology]) -> list[str]:
-  """Lines of a sequence, with runs of repeated parts written once."""
-  lines, start = [], 0
-  while start < len(parts):
-    period, times = max(
-      ((p, _repeats(parts, start, p)) for p in range(1, 5)),
-      key=lambda run: (run[0] * run[1] if run[1] > 1 else 1, -run[0]),
-    )
-    if times == 1:
-      period = 1
-    unit = [line for part in parts[start : start + period] for line in part._lines()]
-    if times > 1:
-      prefix = f"{times} x "
-      unit = (
-        [prefix + unit[0], *unit[1:]]
-        if period == 1
-        else [prefix + "("] + ["  " + line for line in unit] + [")"]
-      )
-    lines.extend(unit)
-    start += period * times
-  return lines
+def stretches(x: Any, maps: Sequence[Callable[[Any], Any]]) -> list[Any]:
+  """Ends of the stretches of a sequence, begun anew wherever that may lead further.
+
+  Args:
+    x: value at the input of each stretch: a number, or several, such as a slope and a
+      curvature, of which larger ones never lead to smaller ones.
+    maps: the parts, as increasing functions.
+  """
+  starts, found = [x], []
+  for part in maps:
+    ends = [part(start) for start in starts]
+    found += ends
+    starts = _undominated([x, *ends])
+  return found
 
 
-def _repeats(parts: Sequence[Topology], start: int, period: int) -> int:
-  unit, times = parts[start : start + period], 1
-  while parts[start + times * period : start + (times + 1) * period] == unit:
-    times += 1
-  return times
+def _undominated(values: list[Any]) -> list[Any]:
+  """The values that are not below another one in every respect."""
+  if np.ndim(values[0]) == 0:
+    return [max(values)]
+  kept: list[Any] = []
+  for value in values:
+    if not any(np.all(value <= other) for other in kept):
+      kept = [other for other in kept if not np.all(other <= value)] + [value]
+  return kept

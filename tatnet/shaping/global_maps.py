@@ -11,44 +11,85 @@ from tatnet.layer.interpolation import AngularMap
 from tatnet.layer.maps import LocalMaps
 from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.builders import as_topology
+from tatnet.network.lines import LinearMap
 from tatnet.network.nodes import Map, Maps, Nonlinear, Topology
 
 
 def fixed_activations(topology: Topology) -> set[TransformedActivation]:
   """Activations of the layers that keep their own."""
-  parts = topology.subnetworks()
+  parts = topology.distinct_subnetworks
   return {part.activation for part in parts if isinstance(part, Nonlinear)} - {None}
 
 
-def map_of_each_layer(topology: Topology, r: Map, quantity: str) -> Maps:
+def linear_maps(topology: Topology) -> list[LinearMap]:
+  """Mixing, dropout and centring in a network, equal ones once."""
+  return [part for part in topology.distinct_subnetworks if isinstance(part, LinearMap)]
+
+
+def map_of_each_layer(topology: Topology, r: Map, quantity: str, c0: float = 0.0) -> Maps:
   """r for the layers to be solved for; for the others what their own map does.
 
   Args:
     topology: the network.
     r: the map of the layers that have no activation of their own.
-    quantity: what is composed: "C", "c_slope" or "c_curvature".
+    quantity: what is composed: "C", "c_slope", or "c_curvature". A curvature comes alone
+      where all slopes are 1, and behind the slope that leads to it elsewhere (`bent`).
+    c0: C(0) of the layers to be solved for, which a normalisation behind them removes;
+      for the quantity "C" r itself says.
   """
-  fixed = fixed_activations(topology)
-  if not fixed:
+  fixed, lines = fixed_activations(topology), linear_maps(topology)
+  if not (fixed or lines):
     return r
-  maps = {None: r}
+  cosines = {activation: _cosine_map(activation) for activation in fixed}
+  if quantity == "C":
+    return {None: r, **cosines}
+  maps: dict[Any, Map] = {None: r}
   for activation in fixed:
-    q = activation.maps.Q(1.0)
-    if abs(q - 1) > 1e-6:
-      raise ValueError(
-        f"A layer keeps the activation {activation!r}, which maps q = 1 to {q:.6g}; expected 1, so"
-        f" that the layers after it see q = 1. Multiply its output_scale by {q**-0.5:.9g}."
-      )
-    if quantity == "C":
-      # Sums leave [-1, 1] by rounding.
-      maps[activation] = lambda c, own=activation.maps: own.C(np.clip(c, -1.0, 1.0))
-    elif quantity == "c_slope":
-      slope = activation.maps.c_slope(1.0)
-      maps[activation] = lambda y, slope=slope: slope * y
-    else:
-      curvature = activation.maps.c_curvature(1.0)
-      maps[activation] = lambda y, curvature=curvature: y + curvature
+    maps[activation] = _own_map(activation.maps, quantity)
+  for part in lines:
+    _, slope = part.line({None: lambda _: c0, **cosines})
+    maps[part] = lambda y, slope=slope: slope * y
   return maps
+
+
+def bent(y: Any, curvature: float) -> Any:
+  """The curvature behind a layer of slope 1; of a pair (slope, curvature) the pair."""
+  if np.ndim(y) == 0:
+    return y + curvature
+  slope, before = y
+  return np.array([slope, before + curvature * slope**2])
+
+
+def largest_curvature(topology: Topology, kappa: float, c0: float = 0.0) -> float:
+  """The largest C''(1) of a subnetwork whose layers have C'(1) = 1 and C''(1) = kappa.
+
+  Args:
+    topology: the network.
+    kappa: C''(1) of the layers to be solved for.
+    c0: their C(0).
+  """
+  maps = map_of_each_layer(topology, lambda y: bent(y, kappa), "c_curvature", c0)
+  # Where slopes are 1 curvatures add up by themselves, in a hand-written map too.
+  return topology.maximum(np.array([1.0, 0.0]) if linear_maps(topology) else 0.0, maps)
+
+
+def _cosine_map(activation: TransformedActivation) -> Map:
+  q = activation.maps.Q(1.0)
+  if abs(q - 1) > 1e-6:
+    raise ValueError(
+      f"A layer keeps the activation {activation!r}, which maps q = 1 to {q:.6g}; expected 1, so"
+      f" that the layers after it see q = 1. Multiply its output_scale by {q**-0.5:.9g}."
+    )
+  # Sums leave [-1, 1] by rounding.
+  return lambda c: activation.maps.C(np.clip(c, -1.0, 1.0))
+
+
+def _own_map(maps: LocalMaps, quantity: str) -> Map:
+  if quantity == "c_slope":
+    slope = maps.c_slope(1.0)
+    return lambda y: slope * y
+  curvature = maps.c_curvature(1.0)
+  return lambda y: bent(y, curvature)
 
 
 def layers_of(topology: Topology) -> str:

@@ -10,13 +10,22 @@ from tatnet.layer.activations import Activation
 from tatnet.layer.derivatives import slope_jumps
 from tatnet.layer.kernels import rectifier_cmap
 from tatnet.layer.record import TransformedActivation
+from tatnet.network.lines import Centring
 from tatnet.network.nodes import Topology
 from tatnet.shaping.conditions import LocalConditions
-from tatnet.shaping.global_maps import fixed_activations, layers_of, map_of_each_layer
+from tatnet.shaping.global_maps import (
+  fixed_activations,
+  largest_curvature,
+  layers_of,
+  linear_maps,
+  map_of_each_layer,
+)
 from tatnet.shaping.method import RECTIFIERS, Method, check_number, rectifier_name
 from tatnet.shaping.reach import NoSolutionError, Target, out_of_reach
 from tatnet.shaping.roots import bracketed_root
 from tatnet.shaping.solver import solve
+
+_ROUNDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +77,21 @@ class TAT(Method):
         f"TAT cannot transform {activation.name}, whose slope jumps: its C''(1) is infinite. Use"
         " tatnet.DKS, a smooth activation, or 'leaky_relu', for which TAT has a form of its own."
       )
-    conditions = self.conditions(network)
+    # A normalisation behind a layer removes its C(0), which only the solution tells.
+    c0, follows_c0 = 0.0, any(isinstance(part, Centring) for part in linear_maps(network))
+    for _ in range(_ROUNDS):
+      solved = self._solved(activation, network, c0)
+      if not follows_c0 or abs(solved.local.c0 - c0) < 1e-13:
+        return solved
+      c0 = solved.local.c0
+    raise ValueError(
+      f"TAT found no {activation.name} for this network: what its normalisations subtract and what"
+      f" its layers add did not settle at tau={self.tau:g}. Choose a smaller tau, or normalise by"
+      " the root mean square, which subtracts nothing."
+    )
+
+  def _solved(self, activation: Activation, network: Topology, c0: float) -> TransformedActivation:
+    conditions = self.conditions(network, c0)
     try:
       return solve(activation, conditions)
     except NoSolutionError as error:
@@ -79,9 +102,7 @@ class TAT(Method):
           target=Target("tau", self.tau, "C''(1)", conditions.c_curvature),
           given="Q'(1) = C'(1) = 1",
           nearest=error.nearest,
-          reached=lambda nearest: network.maximum(
-            0.0, map_of_each_layer(network, lambda y: y + nearest, "c_curvature")
-          ),
+          reached=lambda nearest: largest_curvature(network, nearest, c0),
         )
       ) from None
 
@@ -117,8 +138,16 @@ class TAT(Method):
       )
     return bracketed_root(lambda a: reached(a) - self.eta, 0.0, 1.0)
 
-  def conditions(self, topology: Topology) -> LocalConditions:
-    """Conditions on a smooth activation: C''(1) = kappa with M(0, y + kappa) = tau."""
+  def conditions(self, topology: Topology, c0: float = 0.0) -> LocalConditions:
+    """Conditions on a smooth activation: C''(1) = kappa with M(0, y + kappa) = tau.
+
+    Args:
+      topology: the network.
+      c0: C(0) of the activation; it counts where a normalisation removes it.
+
+    Raises:
+      ValueError: tau is out of the network's reach.
+    """
     for activation in fixed_activations(topology):
       slope = activation.maps.c_slope(1.0)
       if abs(slope - 1) > 1e-6:
@@ -127,16 +156,19 @@ class TAT(Method):
           f" which the network keeps, has {slope:.6g}. Transform that layer as well, or use"
           " tatnet.DKS."
         )
-    count = topology.maximum(0.0, map_of_each_layer(topology, lambda y: y + 1.0, "c_curvature"))
-    floor = topology.maximum(0.0, map_of_each_layer(topology, lambda y: y, "c_curvature"))
-    # M is affine in kappa: curvatures add along a chain (TAT paper, Appendix B).
-    kappa = (self.tau - floor) / (count - floor) if count > floor else math.nan
-    maps = map_of_each_layer(topology, lambda y: y + kappa, "c_curvature")
-    if not (kappa > 0 and abs(topology.maximum(0.0, maps) - self.tau) < 1e-9 * self.tau):
+
+    def excess(kappa):
+      return largest_curvature(topology, kappa, c0) - self.tau
+
+    floor, high = excess(0.0), self.tau
+    while excess(high) < 0 and high < 1e9:
+      high *= 2
+    if not floor < 0 <= excess(high):
       raise ValueError(
         f"tau={self.tau} is out of reach for {layers_of(topology)}: without a contribution of the"
-        f" activation they have a curvature of {floor:.6g}. Choose tau above it, and check a"
-        " hand-written f(x, r): it must apply r in every nonlinear layer and mix with weights"
+        f" activation they have a curvature of {floor + self.tau:.6g}. Choose tau above it, and check"
+        " a hand-written f(x, r): it must apply r in every nonlinear layer and mix with weights"
         " that add to 1."
       )
+    kappa = bracketed_root(excess, 0.0, high)
     return LocalConditions(c_slope=1.0, q_slope=1.0, c_curvature=kappa)
