@@ -15,6 +15,8 @@ import numpy as np
 from tatnet.diagnostics.kernels.fluctuations import Noise, layer_noise
 from tatnet.diagnostics.kernels.interpolated_maps import c_map, local_values, q_map, rounded
 from tatnet.layer.maps import LocalMaps
+from tatnet.network.graph import Graph
+from tatnet.network.lines import Centring, Dropout, LinearMap
 from tatnet.network.nodes import Composition, Nonlinear, Topology, WeightedSum
 
 _SILENCE = Noise()
@@ -100,40 +102,64 @@ def predict(
     reaches it.
   """
   layers: list[Layer] = []
+  gradients: dict[int, float] = {}
 
-  def walk(node: Topology, state: State) -> State:
+  def walk(node: Topology, state: State) -> tuple[State, Callable[[float], float]]:
+    """The signal behind a part, and what takes a gradient back through it."""
     match node:
       case Nonlinear():
-        state = dataclasses.replace(state, width=next(widths) or state.width)
-        maps = maps_of(node)
-        after, gradient = (state, 1.0) if maps is None else _through(maps, state)
-        layers.append(Layer(node, state, gradient))
-        return after
+        return nonlinear(node, state)
+      case LinearMap():
+        return _through_line(node, maps_of, state)
       case Composition(parts=parts):
-        return functools.reduce(lambda value, part: walk(part, value), parts, state)
+        backs = []
+        for part in parts:
+          state, back = walk(part, state)
+          backs.append(back)
+        return state, lambda gradient: functools.reduce(lambda g, f: f(g), backs[::-1], gradient)
       case WeightedSum(weights=weights, branches=branches):
-        beginning = _branch(state)
-        ends = [walk(branch, beginning) for branch in branches]
-        return _joined(state, [weight**2 for weight in weights], ends)
-    return state
+        squares, beginning = [weight**2 for weight in weights], _branch(state)
+        ends, backs = zip(*[walk(branch, beginning) for branch in branches], strict=True)
+        return _joined(state, squares, ends), lambda gradient: sum(
+          square * back(gradient) for square, back in zip(squares, backs, strict=True)
+        )
+      case Graph(steps=steps):
+        return graph(steps, state)
+    return state, lambda gradient: gradient
 
-  output = walk(topology, start)
-  gradients, factors = [], iter([layer.gradient for layer in reversed(layers)])
+  def nonlinear(node, state):
+    number = len(layers)
+    state = dataclasses.replace(state, width=next(widths) or state.width)
+    maps = maps_of(node)
+    after, factor = (state, 1.0) if maps is None else _through(maps, state)
+    layers.append(Layer(node, state, factor))
 
-  def back(node: Topology, gradient: float) -> float:
-    match node:
-      case Nonlinear():
-        gradients.append(next(factors) * gradient)
-        return gradients[-1]
-      case Composition(parts=parts):
-        return functools.reduce(lambda value, part: back(part, value), reversed(parts), gradient)
-      case WeightedSum(weights=weights, branches=branches):
-        pairs = zip(reversed(weights), reversed(branches), strict=True)
-        return sum(back(branch, weight**2 * gradient) for weight, branch in pairs)
-    return gradient
+    def back(gradient):
+      gradients[number] = factor * gradient
+      return gradients[number]
 
-  back(topology, 1.0)
-  return Prediction(layers, output, np.array(gradients[::-1]))
+    return after, back
+
+  def graph(steps, state):
+    values, backs = [_branch(state)], []
+    for step in steps:
+      squares = [term.weight**2 for term in step.terms]
+      ends, own = zip(*[walk(t.piece, values[t.source]) for t in step.terms], strict=True)
+      values.append(ends[0] if len(ends) == 1 else _joined(values[0], squares, ends))
+      backs.append([(t.source, w, f) for t, w, f in zip(step.terms, squares, own, strict=True)])
+
+    def back(gradient):
+      at = [0.0] * len(steps) + [gradient]
+      for number in range(len(steps), 0, -1):
+        for source, square, own in backs[number - 1]:
+          at[source] += square * own(at[number])
+      return at[0]
+
+    return _joined(state, [1.0], [values[-1]]), back
+
+  output, back = walk(topology, start)
+  back(1.0)
+  return Prediction(layers, output, np.array([gradients[k] for k in range(len(layers))]))
 
 
 def nonlinear_layers(topology: Topology) -> Iterator[Nonlinear]:
@@ -144,6 +170,34 @@ def nonlinear_layers(topology: Topology) -> Iterator[Nonlinear]:
     case Composition(parts=parts) | WeightedSum(branches=parts):
       for part in parts:
         yield from nonlinear_layers(part)
+    case Graph(steps=steps):
+      for step in steps:
+        for term in step.terms:
+          yield from nonlinear_layers(term.piece)
+
+
+def _through_line(
+  node: LinearMap, maps_of: Callable[[Nonlinear], LocalMaps | None], state: State
+) -> tuple[State, Callable[[float], float]]:
+  """The signal behind mixing, dropout or a normalisation that subtracts a mean."""
+  q, cosines = state.q, {}
+  if isinstance(node, Dropout):
+    q = q / node.keep
+  if isinstance(node, Centring):
+    q = np.ones_like(q)
+    for layer in nonlinear_layers(node.behind):
+      maps = maps_of(layer)
+      cosines[layer.activation] = (lambda c: c) if maps is None else maps.C
+  offset, slope = node.line(cosines)
+  after = dataclasses.replace(
+    state,
+    q=q,
+    c=offset + slope * state.c,
+    pair=offset + slope * state.pair,
+    slope=slope * state.slope,
+    c_noise=state.c_noise.through(slope, 0.0),
+  )
+  return after, lambda gradient: slope * gradient
 
 
 def _through(maps: LocalMaps, state: State) -> tuple[State, float]:
