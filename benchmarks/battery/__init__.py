@@ -1,0 +1,25 @@
+"""A battery of small models, to hold what `trace` says against the networks that run."""
+
+from battery import (
+  constants,
+  convolutional,
+  dense,
+  fields,
+  functions,
+  gates,
+  heads,
+  inputs,
+  noise,
+  norms,
+  residual,
+  tokens,
+)
+
+MODELS = [
+  model
+  for part in (
+    dense, convolutional, residual, norms, noise, tokens, gates, constants, functions, fields,
+    heads, inputs,
+  )
+  for model in part.MODELS
+]  # fmt: skip
