@@ -21,6 +21,7 @@ SCRIPTS = {
   # name: arguments; {data} is the folder of the data, without which the script is left out
   "solve": [],
   "trace": [],
+  "trace_battery": [],
   "networks": [],
   "kfac": [],
   "train_loop": [],

@@ -23,7 +23,6 @@ AGREE = [
   "layer norm behind tanh",
   "sizes by hand",
   "token shift",
-  "learned mixing",
   "features by hadamard",
   "features by a permutation",
   "factor that is undone",
