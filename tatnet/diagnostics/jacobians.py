@@ -147,16 +147,18 @@ def largest_singular_values(
 ) -> LargestSingularValues:
   """The largest singular values of a Jacobian that is never formed.
 
-  Golub-Kahan-Lanczos bidiagonalisation with full reorthogonalisation: each step is
-  one `jax.jvp` and one `jax.vjp`. The smallest singular values do not come out of
-  it: they need the dense matrix, `singular_values`.
+  Golub-Kahan-Lanczos bidiagonalisation with full reorthogonalisation, begun with k random
+  directions, so that values which occur several times are found as often, as those of a layer
+  that acts on every example of a batch alike: each step is one `jax.jvp` and one `jax.vjp`.
+  The smallest singular values do not come out of it: they need the dense matrix,
+  `singular_values`.
 
   Args:
     function: of one array or pytree of float arrays, to the same.
     x: where.
     k: how many.
     tolerance: ends the iteration once all errors are below this times the largest value.
-    max_steps: ends it at the latest; by default 20 k + 100.
+    max_steps: ends it at the latest, with errors above the tolerance; by default 100 + 20 k.
     key: of the random start; that of seed 0 by default.
 
   Returns:
@@ -167,7 +169,8 @@ def largest_singular_values(
 
   Reference:
     Golub & Kahan, Calculating the singular values and pseudo-inverse of a matrix
-    (1965); Larsen, Lanczos bidiagonalization with partial reorthogonalization (1998).
+    (1965); Golub, Luk & Overton, A block Lanczos method for computing the singular values
+    and corresponding singular vectors of a matrix (1981).
 
   Example:
     >>> scales = jnp.arange(1.0, 1001.0)
@@ -190,74 +193,90 @@ def largest_singular_values(
     (output.size, flat.size),
     rng,
     float(jnp.finfo(flat.dtype).eps),
+    k,
   )
   steps = min(smaller, 20 * k + 100 if max_steps is None else max(max_steps, k))
   for step in range(1, steps + 1):
     process.step()
-    if step >= k and (step % 4 == 0 or step == steps):
+    if step >= k and (step % max(4, k) == 0 or step == steps):
       values, errors = process.estimates(k)
       if step == steps or np.all(errors <= tolerance * values[0]):
         break
-  return LargestSingularValues(values, errors, 2 * step + 1)
+  return LargestSingularValues(values, errors, 2 * step + k)
 
 
 class _Bidiagonalisation:
-  """``A V = U B`` with B upper bidiagonal, extended by a column at a time."""
+  """``A V = U B`` with B banded, extended by a column at a time.
 
-  def __init__(self, multiply, transposed, shape: tuple[int, int], rng, precision: float):
+  V is ahead of U by as many columns as it began with.
+  """
+
+  def __init__(
+    self, multiply, transposed, shape: tuple[int, int], rng, precision: float, ahead: int
+  ):
     rows, columns = shape
     self._multiply, self._transposed, self._rng = multiply, transposed, rng
-    self._left: list[np.ndarray] = []
-    # From the row space: outside of it is nothing to be found.
-    start = transposed(rng.standard_normal(rows))
-    self._right = [_unit(start if np.any(start) else rng.standard_normal(columns))]
-    self._diagonal: list[float] = []
-    self._beside: list[float] = []
-    self._precision = precision
+    self._precision, self._scale = precision, 0.0
+    self._left, self._right = _Basis(rows), _Basis(columns)
+    self._images: list[np.ndarray] = []  # coefficients in V of the columns of A^T U
+    for _ in range(ahead):
+      # From the row space: outside of it is nothing to be found.
+      self._extend(self._right, transposed(rng.standard_normal(rows)))
 
   def step(self):
-    right, left = self._right, self._left
-    u = self._multiply(right[-1])
-    if left:
-      u -= self._beside[-1] * left[-1]
-    length, u = self._next(u, left)
-    self._diagonal.append(length)
-    left.append(u)
-    length, v = self._next(self._transposed(u) - length * right[-1], right)
-    self._beside.append(length)
-    right.append(v)
+    image = self._multiply(self._right[self._left.size])
+    self._extend(self._left, image)
+    image = self._transposed(self._left[self._left.size - 1])
+    self._extend(self._right, image)
+    self._images.append(self._right.coefficients(image))
 
   def estimates(self, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Values and their errors, ``beta |last entry of the left singular vector|``."""
-    matrix = np.diag(self._diagonal) + np.diag(self._beside[:-1], 1)
-    left, values, _ = np.linalg.svd(matrix)
+    """Values and their errors, the norms of what the left vectors' images have outside of V."""
+    steps = self._left.size
+    images = np.zeros([steps, self._right.size])
+    for row, image in zip(images, self._images, strict=True):
+      row[: image.size] = image
+    left, values, _ = np.linalg.svd(images[:, :steps])
+    outside = np.linalg.norm(left[:, :k].T @ images[:, steps:], axis=1)
     rounding = self._precision * values[0] * math.sqrt(len(values))
-    return values[:k], self._beside[-1] * np.abs(left[-1, :k]) + rounding
+    return values[:k], outside + rounding
 
-  def _next(self, vector: np.ndarray, basis: list[np.ndarray]) -> tuple[float, np.ndarray]:
-    """Length and direction of a vector made orthogonal to a basis.
+  def _extend(self, basis: "_Basis", vector: np.ndarray) -> None:
+    """Adds the direction of a vector, as far as it is new.
 
-    Where nothing is left the space is invariant: a new random direction goes on,
-    without which values that occur several times would be found once.
+    Where nothing of it is, the space is invariant, and a random direction goes on.
     """
-    before = np.linalg.norm(vector)
-    vector = _orthogonal(vector, basis)
-    length = float(np.linalg.norm(vector))
-    scale = max([before, *self._diagonal, *self._beside])
-    if length > 10 * self._precision * scale:
-      return length, vector / length
-    if len(basis) == len(vector):
-      return 0.0, np.zeros_like(vector)
-    return 0.0, _unit(_orthogonal(self._rng.standard_normal(len(vector)), basis))
+    self._scale = max(self._scale, float(np.linalg.norm(vector)))
+    new = basis.orthogonal(vector)
+    length = np.linalg.norm(new)
+    if length <= 10 * self._precision * self._scale or not length:
+      if basis.size == len(vector):
+        return
+      new = basis.orthogonal(self._rng.standard_normal(len(vector)))
+    basis.add(new)
 
 
-def _orthogonal(vector: np.ndarray, basis: list[np.ndarray]) -> np.ndarray:
-  if basis:
-    matrix = np.stack(basis)
+class _Basis:
+  """Orthonormal vectors, as rows of an array that grows."""
+
+  def __init__(self, dimension: int):
+    self._rows, self.size = np.empty([16, dimension]), 0
+
+  def __getitem__(self, place: int) -> np.ndarray:
+    return self._rows[place]
+
+  def coefficients(self, vector: np.ndarray) -> np.ndarray:
+    return self._rows[: self.size] @ vector
+
+  def orthogonal(self, vector: np.ndarray) -> np.ndarray:
+    """What is left of a vector without its part in the basis."""
+    rows = self._rows[: self.size]
     for _ in range(2):  # twice is enough
-      vector = vector - matrix.T @ (matrix @ vector)
-  return vector
+      vector = vector - rows.T @ (rows @ vector)
+    return vector
 
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-  return vector / np.linalg.norm(vector)
+  def add(self, vector: np.ndarray) -> None:
+    if self.size == len(self._rows):
+      self._rows = np.concatenate([self._rows, np.empty_like(self._rows)])
+    self._rows[self.size] = vector / np.linalg.norm(vector)
+    self.size += 1

@@ -77,6 +77,49 @@ def test_values_that_occur_several_times():
   np.testing.assert_allclose(found.values, 0, atol=1e-7)
 
 
+def batched(x, w):
+  return x @ w
+
+
+def pointwise(x, w):  # a convolution of one tap: the same at every place of the image
+  return jnp.einsum("bhwc,cd->bhwd", x, w)
+
+
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize(
+  ("layer", "shape"), [(batched, (8, 60)), (pointwise, (2, 3, 3, 20))], ids=["batch", "places"]
+)
+def test_layers_that_act_alike_everywhere(layer, shape, k):
+  """The Jacobian is a Kronecker product: every value occurs as often as there are vectors."""
+  w = draw(shape[-1], 30)
+  of_weights = np.linalg.svd(np.asarray(w, np.float64), compute_uv=False)
+  expected = np.repeat(of_weights, math.prod(shape[:-1]))[:k]
+  found = largest_singular_values(lambda x: layer(x, w), jnp.ones(shape), k=k)
+  np.testing.assert_allclose(found.values, expected, rtol=1e-3)
+  assert np.all(np.abs(found.values - expected) <= found.errors)
+
+
+def test_a_multiple_value_above_a_dense_spectrum():
+  scales = jnp.concatenate([jnp.full(5, 10.0), jnp.linspace(9, 0.1, 995)])
+  found = largest_singular_values(lambda x: scales * x, jnp.zeros(1000), k=7, tolerance=1e-5)
+  np.testing.assert_allclose(found.values, [10] * 5 + [9, scales[6]], rtol=1e-5)
+
+
+def test_float64():
+  with jax.enable_x64(True):
+    scales = 1 + jnp.arange(100) * 1e-9
+    found = largest_singular_values(lambda x: scales * x, jnp.zeros(100), k=2, tolerance=1e-13)
+  np.testing.assert_allclose(found.values, [1 + 99e-9, 1 + 98e-9], rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 3])
+def test_of_lower_rank_than_asked_for(rank):
+  a, b = draw(20, 4, seed=1)[:, :rank], draw(4, 15, seed=2)[:rank]
+  found = largest_singular_values(lambda x: x @ a @ b, jnp.zeros(20), k=5)
+  expected = np.linalg.svd(np.asarray(a @ b, np.float64), compute_uv=False)[:5]
+  np.testing.assert_allclose(found.values, expected, atol=1e-5)
+
+
 def test_pytrees():
   def function(tree):
     return {"sum": tree["a"] + tree["b"], "b": 3 * tree["b"]}
