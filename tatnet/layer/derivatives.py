@@ -209,38 +209,75 @@ def one_sided(jet: JetFunction, points: np.ndarray, side: float) -> Jet:
   )
 
 
-def slope_jumps(jet: JetFunction, kinks: Sequence[float]) -> np.ndarray:
-  """phi'(k+) - phi'(k-) at every kink; zero where only a higher derivative jumps."""
+def slope_jumps(jet: JetFunction, kinks: Sequence[float], precision: float = 0.0) -> np.ndarray:
+  """phi'(k+) - phi'(k-) at every kink; zero where only a higher derivative jumps.
+
+  Args:
+    jet: of the function.
+    kinks: where to look.
+    precision: relative rounding of the function, if it is coarser than float64.
+  """
   points = np.asarray(kinks, np.float64)
   left, right = one_sided(jet, points, -1.0)[1], one_sided(jet, points, 1.0)[1]
-  return np.where(np.isclose(left, right, rtol=1e-9, atol=1e-9), 0.0, right - left)
+  tolerance = max(1e-9, 1e3 * precision)
+  return np.where(np.isclose(left, right, rtol=tolerance, atol=tolerance), 0.0, right - left)
 
 
 def of_jax_function(function: Callable[[jax.Array], jax.Array]) -> JetFunction:
-  """Jet of an elementwise JAX function, by nested forward differentiation.
+  """Jet of an elementwise JAX function, by nested differentiation.
 
-  Runs in float64 whatever the process's own setting: the switch is local to
+  Forward, or backward where a rule of the function's own (`jax.custom_vjp`) knows only that
+  direction. Runs in float64 whatever the process's own setting: the switch is local to
   the call and to the calling thread.
   """
+  forward, backward = (
+    _compiled_orders(function, derivative)
+    for derivative in (_forward_derivative, _backward_derivative)
+  )
+  compiled = forward
 
-  def stacked(x):
-    def differentiate(f):
-      return lambda y: jax.jvp(f, (y,), (jax.numpy.ones_like(y),))[1]
-
-    orders = [function]
-    for _ in range(3):
-      orders.append(differentiate(orders[-1]))
-    return jax.numpy.stack([order(x) for order in orders])
-
-  compiled = jax.jit(stacked)
+  def rows(x):
+    nonlocal compiled
+    try:
+      return compiled(x)
+    except (TypeError, NotImplementedError):
+      if compiled is backward:
+        raise
+      compiled = backward
+      return compiled(x)
 
   def jet(x):
-    # Padded to few sizes, so that few programs are compiled.
     x = np.asarray(x, np.float64)
-    size = max(1024, 1 << (x.size - 1).bit_length()) if x.size else 0
-    padded = np.resize(x, size) if x.size else x.ravel()
+    # In pieces of two sizes, so that two programs are compiled at most.
+    size = _FEW if x.size <= _FEW else _MANY
+    flat, found = x.ravel(), np.empty((4, x.size))
     with jax.enable_x64(True):
-      rows = np.asarray(compiled(padded))
-    return rows[:, : x.size].reshape(4, *x.shape)
+      for start in range(0, x.size, size):
+        part = flat[start : start + size]
+        found[:, start : start + size] = np.asarray(rows(np.resize(part, size)))[:, : part.size]
+    return found.reshape(4, *x.shape)
 
   return jet
+
+
+_FEW, _MANY = 1024, 16384
+
+
+def _compiled_orders(function, derivative: Callable[[Callable], Callable]) -> Callable:
+  """The function and its first three derivatives, stacked."""
+  orders = [function]
+  for _ in range(3):
+    orders.append(derivative(orders[-1]))
+  return jax.jit(lambda x: jax.numpy.stack([order(x) for order in orders]))
+
+
+def _forward_derivative(function):
+  return lambda x: jax.jvp(function, (x,), (jax.numpy.ones_like(x),))[1]
+
+
+def _backward_derivative(function):
+  def derivative(x):
+    value, pull_back = jax.vjp(function, x)
+    return pull_back(jax.numpy.ones_like(value))[0]
+
+  return derivative

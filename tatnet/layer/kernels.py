@@ -37,10 +37,15 @@ class QuadratureKernel:
   Attributes:
     jet: maps points to ``phi .. phi'''`` stacked on a new leading axis.
     kinks: points where phi' or phi'' jumps.
+    precision: relative rounding of phi, if it is coarser than float64.
+    check: called with the radius on which phi cannot be resolved, to raise for what is the
+      cause, such as a kink that was not declared.
   """
 
   jet: Callable[[np.ndarray], np.ndarray]
   kinks: Sequence[float] = ()
+  precision: float = 0.0
+  check: Callable[[float], None] | None = None
 
   def __call__(self, order: int, c: float, q1: float, q2: float) -> float:
     if q1 == 0 or q2 == 0:  # a constant beside a normal variable
@@ -101,7 +106,7 @@ class QuadratureKernel:
   @functools.cached_property
   def slope_jumps(self) -> list[float]:
     """phi'(k+) - phi'(k-) at every kink; zero where only phi'' jumps."""
-    return derivatives.slope_jumps(self.jet, self.kinks).tolist()
+    return derivatives.slope_jumps(self.jet, self.kinks, self.precision).tolist()
 
   def _corners(self, c, s1, s2) -> float:
     """What the point masses of phi'' at slope jumps add to K_2."""
@@ -147,9 +152,11 @@ def _resolving_panels(kernel: QuadratureKernel, q: float) -> int:
   panels, now = _COARSEST, second_moments(_COARSEST)
   while panels <= _FINEST:
     then = second_moments(2 * panels)
-    if np.allclose(now, then, rtol=1e-12, atol=1e-300):
+    if np.allclose(now, then, rtol=max(1e-12, 30 * kernel.precision), atol=1e-300):
       return panels
     panels, now = 2 * panels, then
+  if kernel.check is not None:
+    kernel.check(quadrature.RADIUS * math.sqrt(q))
   raise ValueError(_TOO_STEEP.format(q=q))
 
 
@@ -160,7 +167,8 @@ def _hermite_series(kernel: QuadratureKernel, order: int, q: float) -> np.ndarra
   values = kernel.jet(math.sqrt(q) * x)[order]
   series = quadrature.hermite_polynomials(x, _SERIES_LENGTH) @ (w * values)
   total = w @ values**2
-  return series if abs(total - series @ series) <= _SERIES_TOLERANCE * total else None
+  tolerance = max(_SERIES_TOLERANCE, kernel.precision)
+  return series if abs(total - series @ series) <= tolerance * total else None
 
 
 def _normal_density(z):
@@ -230,11 +238,16 @@ class SineKernel:
   def __call__(self, order: int, c: float, q1: float, q2: float) -> float:
     a = self.input_scale**2
     covariance, spread = a * c * math.sqrt(q1 * q2), a * (q1 + q2) / 2
-    # From sin x sin y = (cos(x - y) - cos(x + y)) / 2, without its cancellation at
-    # small q; each derivative in the covariance swaps sinh and cosh.
-    sine = math.sin(self.phase) ** 2 * math.exp(-covariance)
-    moment = math.cosh(covariance) - sine if order == 1 else math.sinh(covariance) + sine
-    moment *= a**order * math.exp(-spread)
+    # From sin x sin y = (cos(x - y) - cos(x + y)) / 2: exp(-spread) times sinh, without its
+    # cancellation at small q, and without overflow at large; each derivative in the
+    # covariance swaps sinh and cosh.
+    larger = math.exp(abs(covariance) - spread) / 2
+    sine = math.sin(self.phase) ** 2 * math.exp(-covariance - spread)
+    if order == 1:
+      moment = larger * (1 + math.exp(-2 * abs(covariance))) - sine
+    else:
+      moment = math.copysign(larger, covariance) * -math.expm1(-2 * abs(covariance)) + sine
+    moment *= a**order
     if order == 0:
       means = [math.sin(self.phase) * math.exp(-a * q / 2) for q in (q1, q2)]
       moment += self.shift * sum(means) + self.shift**2

@@ -25,6 +25,7 @@ _PLACES = np.concatenate([
   [1.0],
 ])  # fmt: skip
 _TOLERANCE, _OF_32_BITS = 1e-9, 1e-6
+_FAR = 100.0
 
 
 class Line(NamedTuple):
@@ -108,6 +109,19 @@ def as_rectifier(function: Function, radius: float = quadrature.RADIUS) -> Recti
   if np.any(np.abs(left + slopes.left * x) > allowed):
     return None
   return slopes if abs(slopes.right - slopes.left) > tolerance * size else None
+
+
+def at_all_scales(
+  recognise: Callable[[Function, float], Line | Rectifier | None], function: Function
+) -> Line | Rectifier | None:
+  """What a function is both near to 0 and far from it: for any input scale and q.
+
+  Args:
+    recognise: `as_line` or `as_rectifier`.
+    function: an elementwise JAX function, hashable.
+  """
+  near, far = (recognise(function, radius) for radius in (quadrature.RADIUS, _FAR))
+  return far if near is not None and far is not None and np.allclose(near, far, 1e-6, 0) else None
 
 
 @functools.lru_cache(maxsize=1024)

@@ -22,7 +22,8 @@ from tatnet.layer.activations import (
   name_of_own,
 )
 from tatnet.layer.maps import LocalMaps, LocalValues
-from tatnet.layer.validation import check_activation
+from tatnet.layer.recognition import Rectifier, as_rectifier, at_all_scales
+from tatnet.layer.validation import check_activation, check_function
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -159,10 +160,17 @@ class TransformedActivation:
     return LocalMaps(
       jet=self.jet,
       kinks=kinks,
-      kernel=self._closed_form() or kernels.QuadratureKernel(self.jet, kinks),
+      kernel=self._closed_form()
+      or kernels.QuadratureKernel(self.jet, kinks, self.activation.precision, self._check),
       weight_variance=1.0 if self.weight_scale is None else self.weight_scale**2,
       bias_variance=(self.bias_scale or 0.0) ** 2,
       operating_q=1.0 if self.operating_q is None else self.operating_q,
+    )
+
+  def _check(self, radius: float) -> None:
+    """Raises for what is wrong with phi within a radius of this function's argument."""
+    check_activation(
+      self.activation, abs(self.input_scale or 1.0) * radius + abs(self.input_shift or 0.0)
     )
 
   def _closed_form(self) -> kernels.Kernel | None:
@@ -177,7 +185,7 @@ class TransformedActivation:
       return None
     if self.name == "erf":
       return kernels.ErfKernel(gain, scale)
-    if self.name in ("relu", "leaky_relu") and scale > 0:
+    if self.name in ("relu", "leaky_relu"):  # a negative scale mirrors it, and its maps with it
       slope = 0.0 if self.name == "relu" else self.negative_slope
       return kernels.RectifierKernel(
         gain * scale, DEFAULT_NEGATIVE_SLOPE if slope is None else slope
@@ -233,8 +241,27 @@ def as_transformed(
   if isinstance(activation, TransformedActivation):
     return activation
   base = as_activation(activation)
+  if not is_library(base):
+    check_function(base)
+    slopes = at_all_scales(as_rectifier, base.function)
+    if slopes is not None:
+      check_activation(dataclasses.replace(base, kinks=(0.0,)))
+      return _rectifier(slopes)
   check_activation(base)
   return TransformedActivation(base.name, base=base)
+
+
+def _rectifier(slopes: Rectifier) -> TransformedActivation:
+  """A rectifier in any spelling as the library's, with a negative slope of at most 1."""
+  right, left = slopes
+  mirror = abs(left) > abs(right)
+  gain, slope = (-left, right / left) if mirror else (right, left / right)
+  return TransformedActivation(
+    "leaky_relu" if slope else "relu",
+    negative_slope=slope or None,
+    input_scale=-1.0 if mirror else None,
+    output_scale=None if gain == 1 else gain,
+  )
 
 
 def local_maps(activation: str | Activation | Callable | TransformedActivation) -> LocalMaps:

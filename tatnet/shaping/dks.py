@@ -11,7 +11,7 @@ from tatnet.layer.record import TransformedActivation
 from tatnet.network.nodes import Topology
 from tatnet.shaping.conditions import LocalConditions
 from tatnet.shaping.global_maps import layers_of, map_of_each_layer
-from tatnet.shaping.method import Method, check_number, rectifier_name
+from tatnet.shaping.method import Method, as_rectifier, check_number, is_leaky
 from tatnet.shaping.reach import NoSolutionError, Target, nearest_reachable, out_of_reach
 from tatnet.shaping.rectifier_moments import RectifierMoments
 from tatnet.shaping.roots import bracketed_root
@@ -54,11 +54,12 @@ class DKS(Method):
   def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
     """Rectifiers in closed form, anything else by its conditions."""
     conditions = self.conditions(network)
-    name = rectifier_name(activation)
-    if name == "relu":
+    rectifier = as_rectifier(activation)
+    if rectifier and rectifier.name == "relu":
       return _relu(conditions.c_slope)
+    is_closed_form = rectifier and is_leaky(rectifier)
     try:
-      return _leaky_relu(conditions) if name else solve(activation, conditions)
+      return _leaky_relu(conditions) if is_closed_form else solve(activation, conditions)
     except NoSolutionError as error:
       raise ValueError(
         out_of_reach(

@@ -18,8 +18,9 @@ import numpy as np
 from tatnet.layer import quadrature
 from tatnet.layer.activations import Activation
 from tatnet.layer.record import TransformedActivation, as_transformed
+from tatnet.layer.validation import check_activation
 from tatnet.network.nodes import Topology
-from tatnet.shaping.method import RECTIFIERS, Method, check_number, rectifier_name
+from tatnet.shaping.method import RECTIFIERS, Method, as_rectifier, check_number
 from tatnet.shaping.roots import bracketed_root
 
 _GRID = np.geomspace(1e-6, 1e4, 121)
@@ -59,8 +60,8 @@ class EOC(Method):
   def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
     """Rectifiers by their output scale, whatever the network; others by their fixed point."""
     del network
-    name = rectifier_name(activation)
-    return _rectifier(name, self) if name else _at_its_fixed_point(activation, self)
+    rectifier = as_rectifier(activation)
+    return _rectifier(rectifier, self) if rectifier else _at_its_fixed_point(activation, self)
 
   def check_mixture(self, names: Iterable[str]) -> None:
     """Smooth activations have different fixed points of q."""
@@ -71,15 +72,15 @@ class EOC(Method):
       )
 
 
-def _rectifier(name: str, method: EOC) -> TransformedActivation:
+def _rectifier(rectifier: TransformedActivation, method: EOC) -> TransformedActivation:
   """He initialisation, as an output scale: Q(q) = q and C'(1) = 1."""
   if method.sigma_b:
     raise ValueError(
-      f"EOC got sigma_b={method.sigma_b} for {name!r}: biases add sigma_b^2 to q in every layer"
+      f"EOC got sigma_b={method.sigma_b} for {rectifier.name!r}: biases add sigma_b^2 to q in every layer"
       " and a rectifier never takes it away. Expected sigma_b=0."
     )
-  a = TransformedActivation(name).jet(np.array([-1.0]))[1, 0]
-  return TransformedActivation(name, output_scale=math.sqrt(2 / (1 + a**2)))
+  gain = rectifier.output_scale or 1.0
+  return dataclasses.replace(rectifier, output_scale=gain / math.sqrt(rectifier.maps.Q(1.0)))
 
 
 def _at_its_fixed_point(activation: Activation, method: EOC) -> TransformedActivation:
@@ -101,6 +102,7 @@ def _at_its_fixed_point(activation: Activation, method: EOC) -> TransformedActiv
   for i, j in itertools.pairwise(clear):
     if j - i > 2 or (values[i] > 0) == (values[j] > 0):
       continue
+    check_activation(activation, quadrature.RADIUS * math.sqrt(_GRID[j]))
     excess = _excess(activation, method, panels=as_transformed(activation).maps.panels(_GRID[j]))
     # A little wider than the cell, whose coarse values may have missed by a little.
     low, high = _GRID[i] / 1.01, _GRID[j] * 1.01

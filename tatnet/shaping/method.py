@@ -5,8 +5,8 @@ import math
 import numbers
 from collections.abc import Iterable
 
-from tatnet.layer.activations import Activation, is_library
-from tatnet.layer.record import TransformedActivation
+from tatnet.layer.activations import Activation
+from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.nodes import Topology
 
 RECTIFIERS = ("relu", "leaky_relu")
@@ -29,9 +29,15 @@ class Method(abc.ABC):
     """Raises ValueError if one network cannot hold several activations of these names."""
 
 
-def rectifier_name(activation: Activation) -> str | None:
-  """Its name, if it is the library's ReLU or leaky ReLU, whose maps have closed forms."""
-  return activation.name if is_library(activation) and activation.name in RECTIFIERS else None
+def as_rectifier(activation: Activation) -> TransformedActivation | None:
+  """The record of a ReLU or leaky ReLU in any spelling, whose maps have closed forms."""
+  record = as_transformed(activation)
+  return record if record.base is None and record.name in RECTIFIERS else None
+
+
+def is_leaky(rectifier: TransformedActivation) -> bool:
+  """Whether it is a leaky ReLU, of which TAT and DKS choose the slope; |x| is none."""
+  return rectifier.negative_slope is None or rectifier.negative_slope >= 0
 
 
 def check_number(method: str, name: str, value: float, low: float, high: float, hint: str):

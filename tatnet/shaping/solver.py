@@ -23,7 +23,7 @@ import numpy as np
 from tatnet.layer import quadrature
 from tatnet.layer.activations import Activation, is_library
 from tatnet.layer.moments import LocalQuantities, local_quantities
-from tatnet.layer.record import TransformedActivation, as_transformed
+from tatnet.layer.record import TransformedActivation
 from tatnet.shaping.conditions import LocalConditions
 from tatnet.shaping.landscape import (
   Landscape,
@@ -35,7 +35,7 @@ from tatnet.shaping.landscape import (
 )
 from tatnet.shaping.reach import NoSolutionError, nearest_reachable
 
-_TOLERANCE = 1e-11
+_TOLERANCE = 1e-11  # in float64; of a function that computes in 32 bits, what its rounding allows
 _PANELS = (24, 96, 384)
 _HIGHEST_GAIN, _HIGHEST_FLAT_GAIN = 2.0, 50.0
 _LEAST_BEND = 1e-10
@@ -56,8 +56,9 @@ class _Solution:
 
   def record(self, activation: Activation) -> TransformedActivation:
     period = _period(activation)
-    return dataclasses.replace(
-      as_transformed(activation),
+    return TransformedActivation(
+      activation.name,
+      base=activation,
       input_scale=self.alpha,
       input_shift=self.beta % period if period else self.beta,
       output_shift=self.delta,
@@ -184,13 +185,13 @@ def _polish(
     "c_curvature": conditions.c_curvature,
   }
   targets = {name: value for name, value in named.items() if value is not None}
-  solutions = {}
+  tolerance, solutions = max(_TOLERANCE, 30 * activation.precision), {}
   for panels in _PANELS:
-    points = _newton(activation, targets, points, panels)
+    points = _newton(activation, targets, points, panels, tolerance)
     if not points.size:
       break
     check = local_quantities(activation, points, 2 * panels)
-    right = _residuals(check, targets) < _TOLERANCE
+    right = _residuals(check, targets) < tolerance
     found = np.column_stack([points[:, :2], check.delta, 1 / np.sqrt(check.variance)])[right]
     solutions |= {(round(s[0], 6), round(s[1], 6)): _Solution(*s) for s in found.tolist()}
     points = points[~right]
@@ -198,7 +199,11 @@ def _polish(
 
 
 def _newton(
-  activation: Activation, targets: dict[str, float], points: np.ndarray, panels: int
+  activation: Activation,
+  targets: dict[str, float],
+  points: np.ndarray,
+  panels: int,
+  tolerance: float,
 ) -> np.ndarray:
   """Newton's method from all points [n, 3] at once; those that converged, [m, 3].
 
@@ -211,7 +216,7 @@ def _newton(
       if not points.size:
         break
       now = local_quantities(activation, points, panels)
-      done = _residuals(now, targets) < _TOLERANCE / 10
+      done = _residuals(now, targets) < tolerance / 10
       converged.append(points[done])
       jacobian = np.stack([now.gradients[name] for name in targets], axis=-2)
       residual = np.stack([now.values[name] - target for name, target in targets.items()], -1)

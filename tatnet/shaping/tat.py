@@ -20,7 +20,7 @@ from tatnet.shaping.global_maps import (
   linear_maps,
   map_of_each_layer,
 )
-from tatnet.shaping.method import RECTIFIERS, Method, check_number, rectifier_name
+from tatnet.shaping.method import RECTIFIERS, Method, as_rectifier, check_number, is_leaky
 from tatnet.shaping.reach import NoSolutionError, Target, out_of_reach
 from tatnet.shaping.roots import bracketed_root
 from tatnet.shaping.solver import solve
@@ -63,15 +63,16 @@ class TAT(Method):
 
   def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
     """The Tailored ReLU in closed form; a smooth activation by its conditions."""
-    name = rectifier_name(activation)
-    if name == "relu":
+    rectifier = as_rectifier(activation)
+    if rectifier and rectifier.name == "relu":
       raise ValueError(
         "TAT cannot transform 'relu', which has no parameter to solve for; expected"
         " 'leaky_relu', whose negative slope TAT chooses (the Tailored ReLU)."
       )
-    if name:
+    if rectifier and is_leaky(rectifier):
       a = self.negative_slope(network)
-      return TransformedActivation(name, negative_slope=a, output_scale=math.sqrt(2 / (1 + a**2)))
+      gain = math.sqrt(2 / (1 + a**2))
+      return TransformedActivation("leaky_relu", negative_slope=a, output_scale=gain)
     if np.any(slope_jumps(activation.jet, activation.kinks)):
       raise ValueError(
         f"TAT cannot transform {activation.name}, whose slope jumps: its C''(1) is infinite. Use"

@@ -1,11 +1,12 @@
 """`transform_activation`: an activation, a network and a method make a record."""
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tatnet.layer.activations import Activation, as_activation
-from tatnet.layer.record import TransformedActivation
-from tatnet.layer.validation import check_activation
+from tatnet.layer.activations import Activation, as_activation, is_library
+from tatnet.layer.recognition import as_line, at_all_scales
+from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.builders import as_topology
 from tatnet.network.nodes import Topology
 from tatnet.shaping.method import Method
@@ -61,8 +62,7 @@ def transform_activation(
     )
   if not isinstance(method, Method):
     raise TypeError(f"method is {method!r}; expected tatnet.TAT(), tatnet.DKS() or tatnet.EOC().")
-  check_activation(base)
-  return method.shape(base, network)
+  return method.shape(_checked(base, method), network)
 
 
 def transform_activations(
@@ -110,6 +110,20 @@ def transform_activations(
   if len(bases) > 1:
     method.check_mixture(bases)
   return {name: transform_activation(base, topology, method) for name, base in bases.items()}
+
+
+def _checked(activation: Activation, method: Method) -> Activation:
+  """The activation, with the kink that a rectifier in any spelling has."""
+  record = as_transformed(activation)
+  line = None if is_library(activation) else at_all_scales(as_line, activation.function)
+  if line is not None:
+    raise ValueError(
+      f"{activation.name} is the straight line {line.slope:.6g} x + {line.offset:.6g}, which no"
+      f" scale and shift bend: it cannot be transformed by {type(method).__name__}, and has no edge"
+      " of chaos. Choose another activation."
+    )
+  is_rectifier = record.base is None and not is_library(activation)
+  return dataclasses.replace(activation, kinks=(0.0,)) if is_rectifier else activation
 
 
 def _refuse_transformed(activation: Any) -> None:

@@ -107,14 +107,15 @@ def test_poles(function):
 @pytest.mark.parametrize(
   "function",
   [
-    jnp.abs,
-    jax.nn.leaky_relu,
-    lambda x: jnp.maximum(x, 0.0),
+    lambda x: jnp.abs(x - 0.5),
+    lambda x: jax.nn.leaky_relu(x + 0.25),
+    lambda x: jnp.maximum(x, -2.0),
     lambda x: jnp.tanh(x) + jnp.abs(x - 0.3) / 2,
     lambda x: x + 1e-3 * jnp.abs(x + 7.3),
     jax.nn.hard_sigmoid,
     jax.nn.elu,  # only its curvature jumps
     lambda x: jnp.square(jax.nn.relu(x)),
+    lambda x: x**9 + jnp.abs(x - 0.3),
   ],
 )
 def test_kinks_that_were_not_declared(function):
@@ -123,7 +124,17 @@ def test_kinks_that_were_not_declared(function):
 
 
 def test_a_kink_that_was_declared_elsewhere():
-  refuse(ValueError, tatnet.Activation(jnp.abs, kinks=(1.0,)), "abs", "declared kinks (1.0,)")
+  activation = tatnet.Activation(lambda x: jnp.abs(x - 0.2), kinks=(1.0,), name="corner")
+  refuse(ValueError, activation, "corner", "declared kinks (1.0,)", "kinks=(0.2,)")
+
+
+def test_all_kinks_are_listed_and_declaring_them_is_enough():
+  def spline(x):
+    return jnp.interp(x, jnp.arange(-2.0, 3.0), jnp.array([-1.0, -0.9, 0.1, 0.5, 0.6]))
+
+  refuse(ValueError, spline, "Declare the points: ", "kinks=(-2, -1, 0, 1, 2))")
+  activation = tatnet.Activation(spline, kinks=(-2, -1, 0, 1, 2))
+  assert tatnet.local_maps(activation).C(1.0) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -146,6 +157,7 @@ def test_discontinuous_functions(function):
 
 @pytest.mark.parametrize("function", [jnp.ones_like, lambda x: 2 * x + 1])
 def test_functions_without_a_bend(function):
+  refuse(ValueError, function, "straight line", "Choose another")
   activation = tatnet.Activation(function)
   for method, what in zip(METHODS, ("by DKS", "by TAT", "no edge of chaos"), strict=True):
     refuse(ValueError, activation, function.__name__, what, "Choose another", method=method)
