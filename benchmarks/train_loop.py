@@ -43,7 +43,7 @@ def loop_seconds(parts, state, steps: int):
     writer = loop.Record(parts.config, pathlib.Path(folder), 0)
     # What comes at its end is none of the loop's steps.
     writer.checkpoint = writer.evaluation = lambda *_: None
-    parts = parts._replace(evaluate=lambda _: None)
+    parts = parts._replace(evaluate=lambda *_: None)
     start = time.perf_counter()
     outcome = loop.train(parts, state, writer, steps)
     seconds = (time.perf_counter() - start) / steps

@@ -67,6 +67,7 @@ class Config:
       one behind another colon: resnet50-bn:sgd:0.2.
     out: folder of the run; runs/<data>-<network> if not given.
     resume: continue the run in that folder.
+    force: continue it with another network or activation too.
     coordinator: host:port of the first of several processes, or auto on a cluster that
       JAX knows.
     num_processes: how many there are.
@@ -105,6 +106,7 @@ class Config:
   contrast: tuple[str, ...] = ()
   out: str | None = None
   resume: bool = False
+  force: bool = False
   coordinator: str | None = None
   num_processes: int | None = None
   process_id: int | None = None

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
+import jax.numpy as jnp
 import jmp
 from configs import Config
 from inputs import Inputs, open_inputs
@@ -30,7 +31,8 @@ class Parts(NamedTuple):
     initial: ``() ->`` the state before the first step.
     like: its shapes, dtypes and shardings.
     step: from `tatnet.training.make_train_step`.
-    evaluate: on all test examples.
+    evaluate: on all test examples; None once its second argument, which it asks
+      with the number of each batch, says that the run stops.
   """
 
   config: Config
@@ -39,7 +41,7 @@ class Parts(NamedTuple):
   initial: Callable[[], training.TrainState]
   like: training.TrainState
   step: Callable
-  evaluate: Callable[[training.TrainState], training.Result]
+  evaluate: Callable[[training.TrainState, Callable[[int], bool]], training.Result | None]
 
 
 def build(config: Config, num_classes: int) -> tatnet.nets.Network:
@@ -92,9 +94,18 @@ def assemble(config: Config) -> Parts:
   )
   evaluate = training.make_evaluation(network, prepare=inputs.prepare_evaluation)
 
-  def evaluated(state) -> training.Result:
-    params = training.parameters_to_evaluate(state)
-    return evaluate(params, state.network_state, inputs.evaluation())
+  def evaluated(state, stops: Callable[[int], bool]) -> training.Result | None:
+    def until_it_stops():
+      for number, batch in enumerate(inputs.evaluation()):
+        if stops(number):
+          raise _StoppedError
+        yield batch
+
+    try:
+      params = training.parameters_to_evaluate(state)
+      return evaluate(params, state.network_state, until_it_stops())
+    except _StoppedError:
+      return None
 
   return Parts(
     config,
@@ -105,6 +116,10 @@ def assemble(config: Config) -> Parts:
     step,
     evaluated,
   )
+
+
+class _StoppedError(Exception):
+  """Between two batches of an evaluation."""
 
 
 class NotFinite(RuntimeError):  # noqa: N818, a state of the run
@@ -118,7 +133,7 @@ class Outcome(NamedTuple):
     step: the last one.
     state: after it.
     result: of the last evaluation; None if there was none.
-    stopped: whether before the end of the run.
+    stopped: whether before the end of the run, or in its last evaluation.
   """
 
   step: int
@@ -128,33 +143,43 @@ class Outcome(NamedTuple):
 
 
 def train(parts: Parts, state: training.TrainState, record: "Record", stop: int) -> Outcome:
-  """Steps until `stop`, or Ctrl-C; the metrics of a step are read while the next one runs."""
+  """Steps until `stop`, or a signal; the metrics of a step are read while the next one runs.
+
+  A state is saved before it is evaluated. Where that was the last that came, the
+  evaluation is made up for when the run goes on.
+  """
   config, number = parts.config, record.start
   pending = result = None
+  stopped = False
   due = config.optimizer_settings.factors_due
   batches = parts.inputs.batches(record.start)
   with training.Interruption() as interruption:
+    if record.owes_evaluation:
+      result = parts.evaluate(state, interruption.requested)
+      record.evaluation(number, state, result)
+      stopped = result is None
     # The range comes first: behind its end, no batch is made.
-    for number, batch in zip(range(record.start + 1, stop + 1), batches, strict=False):
+    numbers = range(record.start + 1, record.start if stopped else stop + 1)
+    for number, batch in zip(numbers, batches, strict=False):
       state, metrics = parts.step(state, batch, refresh=due(number - 1))
       if pending is not None:
         record.step(*pending)
       pending = (number, metrics)
-      ends = interruption.requested(number) or number == stop
+      stopped = interruption.requested(number)
       evaluates = number % config.evaluate_every == 0 or number == config.steps
-      saves = number % config.checkpoint_every == 0 or ends
-      if evaluates or saves:
+      ends = stopped or number == stop
+      if evaluates or ends or number % config.checkpoint_every == 0:
         record.step(*pending)  # a state that is not finite is neither evaluated nor saved
         pending = None
-      if evaluates:
-        result = parts.evaluate(state)
-        record.evaluation(number, state, result)
-      if saves:
         record.checkpoint(number, state)
-      if ends:
+      if evaluates and not stopped:
+        result = parts.evaluate(state, interruption.requested)
+        record.evaluation(number, state, result)
+        stopped = result is None
+      if stopped or ends:
         break
   batches.close()
-  return Outcome(number, state, result, stopped=number < config.steps)
+  return Outcome(number, state, result, stopped or number < config.steps)
 
 
 @dataclasses.dataclass
@@ -175,8 +200,11 @@ class Record:
     self.checkpoints = training.Checkpoints(self.folder / "checkpoints")
     self._best = training.Checkpoints(self.folder / "best", keep=1)
     rows = [row for row in training.read_metrics(self.folder) if row["step"] <= self.start]
+    evaluated = {row["step"] for row in rows if "test_accuracy" in row}
+    is_due = self.start % self.config.evaluate_every == 0 or self.start == self.config.steps
+    self.owes_evaluation = self.start > 0 and is_due and self.start not in evaluated
     self._best_accuracy = max((row.get("test_accuracy", -1.0) for row in rows), default=-1.0)
-    self._rate = training.learning_rate_schedule(self.config.optimizer_settings, self.config.steps)
+    self._rates = _Rates(self.config)
     self._saved = self.start
     is_writer = jax.process_index() == 0
     self._writer = training.MetricsWriter(self.folder, self.start) if is_writer else None
@@ -192,7 +220,10 @@ class Record:
 
   def step(self, number: int, metrics: dict[str, jax.Array]) -> None:
     """Writes a step's metrics; raises NotFinite where they are not."""
-    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    values = {"learning_rate": self._rates.at(number - 1)}
+    if self.config.optimizer == "kfac":
+      values["damping"] = self.config.optimizer_settings.damping
+    values |= {name: float(value) for name, value in jax.device_get(metrics).items()}
     for name in ("loss", "gradient_norm", "update_norm"):
       if not math.isfinite(values[name]):
         self._end_the_run(number, name, values[name])
@@ -209,43 +240,58 @@ class Record:
     self._bar.update()
 
   def _end_the_run(self, number: int, name: str, value: float) -> None:
-    self.close()
     last = f"the last good checkpoint is of step {self._saved}"
     raise NotFinite(
       f"The {name.replace('_', ' ')} is {value} at step {number}, learning rate"
-      f" {float(self._rate(number - 1)):.3g};"
+      f" {self._rates.at(number - 1):.3g};"
       f" {last if self._saved else 'there is no checkpoint yet'}. Lower --learning-rate, or for"
       " K-FAC raise --damping."
     )
 
-  def evaluation(self, number: int, state: training.TrainState, result: training.Result) -> None:
-    """Writes an evaluation, and saves the parameters if they are the best so far."""
-    if self._writer is not None:
-      self._writer.write(number, {"test_loss": result.loss, "test_accuracy": result.accuracy})
+  def evaluation(
+    self, number: int, state: training.TrainState, result: training.Result | None
+  ) -> None:
+    """Saves the parameters if they are the best so far, and writes the result, if there is one."""
+    if result is None:
+      return
     if result.accuracy > self._best_accuracy:
       self._best_accuracy = result.accuracy
       params = training.parameters_to_evaluate(state)
-      self._save(self._best, number, {"params": params, "network_state": state.network_state})
+      self._best.save(number, {"params": params, "network_state": state.network_state})
+    if self._writer is not None:
+      self._writer.write(number, {"test_loss": result.loss, "test_accuracy": result.accuracy})
     self._clock = time.perf_counter()
 
   def checkpoint(self, number: int, state: training.TrainState) -> None:
     """Saves everything that is needed to go on."""
-    self._save(self.checkpoints, number, state)
+    self.checkpoints.save(number, state)
     self._saved = number
     self._clock = time.perf_counter()
-
-  def _save(self, checkpoints: training.Checkpoints, number: int, tree: Any) -> None:
-    try:
-      checkpoints.save(number, tree)
-    except training.CheckpointNotWritten as error:
-      self.close()
-      sys.exit(str(error))
 
   def close(self) -> None:
     """Ends the bar and closes the files."""
     self._bar.close()
     if self._writer is not None:
       self._writer.close()
+
+
+class _Rates:
+  """The learning rates of the steps: a schedule that is called at each would take their time."""
+
+  _AT_ONCE = 1000
+
+  def __init__(self, config: Config):
+    schedule = training.learning_rate_schedule(config.optimizer_settings, config.steps)
+    self._many = jax.vmap(lambda step: jnp.asarray(schedule(step), jnp.float32))
+    self._block, self._values = -1, []
+
+  def at(self, updates: int) -> float:
+    """The rate after a number of updates."""
+    block, place = divmod(updates, self._AT_ONCE)
+    if block != self._block:
+      steps = jnp.arange(block * self._AT_ONCE, (block + 1) * self._AT_ONCE)
+      self._block, self._values = block, jax.device_get(self._many(steps)).tolist()
+    return self._values[place]
 
 
 def unreadable_images(inputs: Inputs) -> str:

@@ -8,6 +8,7 @@ python examples/train.py --plot runs/cifar10-cifar_resnet20 runs/cifar10-cifar_r
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
@@ -16,20 +17,19 @@ import pathlib
 import shlex
 import sys
 import time
+import traceback
 from typing import NamedTuple
 
+import endings
+import folders
 import jax
-import numpy as np
 import tyro
+from companions import Companions
 from configs import CONFIGS, Config
-from jax.experimental import multihost_utils
 from loop import NotFinite, Record, assemble, train, unreadable_images
 
 import tatnet
 from tatnet import training
-
-_MAY_CHANGE = {"resume", "stop_after", "out", "data_dir", "workers", "contrast"}
-_MAY_CHANGE |= {"coordinator", "num_processes", "process_id"}
 
 
 class Row(NamedTuple):
@@ -44,74 +44,62 @@ class Row(NamedTuple):
 def run(config: Config, folder: pathlib.Path) -> Row:
   """Trains one network, or goes on with it."""
   begin = time.perf_counter()
-  try:
-    parts = assemble(config)
-    _check_folder(folder, config)
-    found = (
-      training.Checkpoints(folder / "checkpoints").restore(parts.like) if config.resume else None
-    )
-  except (FileNotFoundError, ValueError) as error:  # of what was asked for
-    sys.exit(str(error))
-  if jax.process_index() == 0:
-    _write_config(folder, config, parts.network)
-    if config.resume and found is None:
-      logging.warning("No checkpoint in %s: starting from the beginning.", folder)
-  start, state = (0, parts.initial()) if found is None else found
-  del found  # the step consumes the state: nothing else may hold it
-  record = Record(config, folder, start)
-  stop = min(config.steps, start + (config.stop_after or config.steps))
-  outcome = train(parts, state, record, stop)
-  record.close()
-  if (left_out := unreadable_images(parts.inputs)) and jax.process_index() == 0:
-    print(left_out, file=sys.stderr)
-  if outcome.stopped:
-    again = shlex.join(["python", *sys.argv, *([] if config.resume else ["--resume"])])
-    sys.exit(f"Stopped and saved at step {outcome.step}. Go on with:\n  {again}")
-  result = outcome.result or parts.evaluate(outcome.state)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(endings.sentences(folder))
+    is_writer = jax.process_index() == 0
+    try:
+      parts = assemble(config)
+      if is_writer:
+        stack.callback(training.FolderLock(folder).release)
+      now = folders.flags(config, parts.network)
+      folders.check_folder(folder, config, now)
+      found = folders.restore(folder, config, parts.like) if config.resume else None
+    except ValueError as error:  # of what was asked for
+      raise endings.Ended(str(error)) from error
+    start, state = found or (0, parts.initial())
+    del found  # the step consumes the state: nothing else may hold it
+    if is_writer:
+      folders.write_config(folder, start, now)
+    record = Record(config, folder, start)
+    stack.callback(record.close)
+    stop = min(config.steps, start + (config.stop_after or config.steps))
+    outcome = train(parts, state, record, stop)
+    record.close()
+    if (left_out := unreadable_images(parts.inputs)) and is_writer:
+      print(left_out, file=sys.stderr)
+    if outcome.stopped:
+      again = shlex.join(["python", *sys.argv, *([] if config.resume else ["--resume"])])
+      sentence = f"Stopped and saved at step {outcome.step}. Go on with:\n  {again}"
+      raise endings.Ended(sentence, endings.STOPPED)
+    result = outcome.result or parts.evaluate(outcome.state, lambda _: False)
   return Row(config, folder, result, (time.perf_counter() - begin) / 60)
-
-
-def _check_folder(folder: pathlib.Path, config: Config) -> None:
-  """A new run does not mix with an old one; all processes end, or none.
-
-  Only the first looks: one that comes later would take its files for another run's.
-  """
-  refusal = _refusal(folder, config) if jax.process_index() == 0 else None
-  if multihost_utils.broadcast_one_to_all(np.array(refusal is not None)):
-    sys.exit(refusal or f"The first process does not begin in {folder}, and says why.")
-
-
-def _refusal(folder: pathlib.Path, config: Config) -> str | None:
-  """Why a run cannot be in this folder; one that goes on says here what has changed."""
-  path = folder / "config.json"
-  if not config.resume and (folder / "metrics.jsonl").exists():
-    return f"{folder} holds a run already. Pass --resume to continue it, or another --out."
-  if config.resume and path.exists():
-    before, now = json.loads(path.read_text()), config.flags()
-    for key in sorted(now):
-      if key not in _MAY_CHANGE and before.get(key) != now[key]:
-        logging.warning(
-          "Resumed with another %s: %s, before %s.", key, now[key], before.get(key, "nothing")
-        )
-  return None
-
-
-def _write_config(folder: pathlib.Path, config: Config, network) -> None:
-  """Every field, and the solved activation."""
-  saved = config.flags()
-  if hasattr(network.activation, "to_dict"):
-    saved["solved_activation"] = network.activation.to_dict()
-  folder.mkdir(parents=True, exist_ok=True)
-  (folder / "config.json").write_text(json.dumps(saved, indent=1))
 
 
 def main(config: Config) -> list[Row]:
   """Trains, then trains what it is contrasted with, and prints the results."""
-  if config.coordinator is not None:
-    address = None if config.coordinator == "auto" else config.coordinator
-    training.start_processes(address, config.num_processes, config.process_id)
   name = pathlib.Path(config.data).name
   out = pathlib.Path(config.out or f"runs/{name}-{config.network}")
+  if config.coordinator is None:
+    return train_all(config, out)
+  address = None if config.coordinator == "auto" else config.coordinator
+  training.start_processes(address, config.num_processes, config.process_id)
+  companions = Companions(out)
+  companions.watch()
+  try:
+    return train_all(config, out)
+  except endings.Ended as end:
+    if end.code != endings.ERROR:
+      raise  # they all end so
+    companions.fail(str(end))
+  except jax.errors.JaxRuntimeError as error:
+    companions.lost(error)
+  except Exception as error:
+    traceback.print_exc()
+    companions.fail(repr(error))
+
+
+def train_all(config: Config, out: pathlib.Path) -> list[Row]:
+  """One run after the other."""
   runs = {out: config}
   try:
     for contrast in config.contrast:
@@ -120,14 +108,14 @@ def main(config: Config) -> list[Row]:
       tatnet.nets.architecture_of(runs[folder].network)  # not after hours of the first run
     runs = {folder: each.resolved() for folder, each in runs.items()}
   except ValueError as error:
-    sys.exit(str(error))
+    raise endings.Ended(str(error)) from error
   rows = []
   for folder, each in runs.items():
     try:
       rows.append(run(dataclasses.replace(each, contrast=()), folder))
     except NotFinite as error:
       if folder == out:
-        sys.exit(str(error))
+        raise endings.Ended(str(error), endings.DIVERGED) from error
       print(f"{each.network}, {each.optimizer}: {error}", file=sys.stderr)
       rows.append(Row(each, folder, None, math.nan))
   if jax.process_index() == 0:
@@ -177,5 +165,9 @@ if __name__ == "__main__":
     chosen = tyro.extras.overridable_config_cli(CONFIGS, description=__doc__)
     try:
       main(chosen)
+    except endings.Ended as end:
+      print(end, file=sys.stderr)
+      sys.exit(end.code)
     except KeyboardInterrupt:  # while no step was running
-      sys.exit("Stopped; what was saved before is intact.")
+      print("Stopped; what was saved before is intact.", file=sys.stderr)
+      sys.exit(endings.INTERRUPTED)

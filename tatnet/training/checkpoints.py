@@ -103,8 +103,7 @@ class Checkpoints:
   def _what_is_left(self, target: pathlib.Path, error: Exception) -> str:
     existing = next(path for path in target.parents if path.is_dir())
     free = shutil.disk_usage(existing).free / 2**20
-    intact = (step for step in reversed(self.steps()) if _damage(self.folder / str(step)) is None)
-    last = next(intact, None)
+    last = self.latest()
     kept = "There is none" if last is None else f"The checkpoint of step {last} is intact"
     reason = str(error).strip().splitlines()[-1][:200] if str(error).strip() else repr(error)
     return (
@@ -118,6 +117,11 @@ class Checkpoints:
       return []
     names = [path.name for path in self.folder.iterdir() if path.is_dir()]
     return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+  def latest(self) -> int | None:
+    """Step of the latest checkpoint that is intact; None where there is none."""
+    intact = (step for step in reversed(self.steps()) if _damage(self.folder / str(step)) is None)
+    return next(intact, None)
 
   def restore(self, like: Any) -> tuple[int, Any] | None:
     """The latest checkpoint that is intact.

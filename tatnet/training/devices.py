@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
+_HEARTBEAT_SECONDS = 30  # after which one that was killed is missed
+
 
 def start_processes(
   coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
@@ -37,7 +39,9 @@ def start_processes(
       f"coordinator={coordinator!r}, num_processes={num_processes}, process_id={process_id};"
       " expected all three, or none of them on a cluster that JAX knows."
     )
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  jax.distributed.initialize(
+    coordinator, num_processes, process_id, heartbeat_timeout_seconds=_HEARTBEAT_SECONDS
+  )
   if jax.device_count() != jax.local_device_count() * jax.process_count():
     raise ValueError(
       f"This process has {jax.local_device_count()} of {jax.device_count()} devices, and there are"

@@ -237,9 +237,9 @@ def test_only_the_first_process_looks_whether_the_folder_holds_a_run(
   config = small(example, "digits", tmp_path)
   (tmp_path / "metrics.jsonl").touch()
   with pytest.raises(SystemExit, match="holds a run already"):
-    example._check_folder(tmp_path, config)
+    example.folders.check_folder(tmp_path, config, {})
   monkeypatch.setattr(jax, "process_index", lambda: 1)
-  example._check_folder(tmp_path, config)
+  example.folders.check_folder(tmp_path, config, {})
 
 
 def test_a_resume_that_is_refused_leaves_the_config(example, tmp_path):
