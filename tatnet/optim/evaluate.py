@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.optim.adapters import run_type
 from tatnet.optim.batch_model import BatchModel, Options, Program, split_options
 from tatnet.optim.blocks import Uncovered, check_uncovered
 from tatnet.optim.losses import Loss
-from tatnet.optim.runs import HaikuRun, PlainRun
 from tatnet.optim.taps import Observer, Sharing
 
 Curvature = Literal["fisher", "gauss-newton", "empirical"]
@@ -110,14 +110,7 @@ def value_grad_and_factors(
   if sharing not in get_args(Sharing):
     raise ValueError(f"sharing={sharing!r}; expected 'expand' or 'reduce'.")
   check_uncovered(uncovered)
-  is_model = hasattr(network, "init") and hasattr(network, "apply")
-  if not is_model and not callable(network):
-    raise TypeError(
-      f"value_grad_and_factors got the network {network!r}; expected what hk.transform returned, or"
-      " a function apply(params, taps, observer, inputs)."
-    )
-
-  make = HaikuRun if is_model else PlainRun
+  make = run_type(network)
   program = Program(functools.partial(_outputs, make, network, sharing), _mean_loss(loss))
 
   def evaluate(params, inputs, targets, *, state=None, key=None, refresh=True, **kwargs):
@@ -129,14 +122,9 @@ def value_grad_and_factors(
     model_key, sample_key = (None, None) if key is None else jax.random.split(key)
     observer = Observer(_batch_size(inputs), sharing, dtype_of(params))
     run = make(network, observer, params, state, model_key, inputs, kwargs)
-    taps, covered = run.taps(uncovered)
+    taps = run.taps(uncovered)
 
     outputs, pull_back, new_state = jax.vjp(run, params, taps, has_aux=True)
-    if not isinstance(outputs, jax.Array):
-      raise TypeError(
-        f"The network returned {jax.tree.structure(outputs)}; expected one array [batch, ...]."
-      )
-
     batch, options = _batch_of(inputs, targets, state, model_key, kwargs)
     value, seed = jax.value_and_grad(program.mean_loss)(outputs, batch)
     gradients, _ = pull_back(seed)
@@ -149,13 +137,11 @@ def value_grad_and_factors(
       else:
         noise = jax.random.normal(sample_key, outputs.shape, outputs.dtype)
         sample = loss.hessian_root(outputs, noise)
-      _, statistics = pull_back(sample.astype(outputs.dtype))
-      return Factors(jnp.ones(()), {name: statistics[name] for name in covered})
+      _, cotangents = pull_back(sample.astype(outputs.dtype))
+      return Factors(jnp.ones(()), run.factors(taps, cotangents))
 
     def none():
-      return Factors(
-        jnp.zeros(()), {name: jax.tree.map(jnp.zeros_like, taps[name]) for name in covered}
-      )
+      return jax.tree.map(jnp.zeros_like, jax.eval_shape(factors))
 
     if isinstance(refresh, bool | np.bool_):
       found = factors() if refresh else none()

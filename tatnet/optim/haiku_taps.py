@@ -1,8 +1,10 @@
 """Taps at the layers of an unchanged Haiku model."""
 
 import contextlib
+import dataclasses
+import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -10,16 +12,12 @@ import jax
 import jax.numpy as jnp
 import jmp
 
-from tatnet.optim.taps import (
-  InputMoment,
-  Observer,
-  OutputMoment,
-  observe,
-  observe_embedding,
-  window_of,
-)
+from tatnet.optim.runs import Run, Shapes
+from tatnet.optim.taps import Observer, Plan, Tap, window_of
+from tatnet.optim.uses import Look
 
 _TAP = "kfac_tap"
+_NUMBER = "_of_tap_"
 _NORMALIZATIONS = (hk.LayerNorm, hk.BatchNorm, hk.GroupNorm, hk.InstanceNorm, hk.RMSNorm)
 
 
@@ -41,12 +39,13 @@ class TappedModel:
     self.observer = observer
     self.state = state
     self.problems: dict[str, str] = {}
-    self._looking_up: hk.Module | None = None
-    self._repeated: hk.Module | None = None
+    self._plans: list[Plan] = []
+    self._look = Look()
 
   @contextlib.contextmanager
-  def installed(self):
-    """A context in which the model's layers have taps."""
+  def installed(self, taps: Mapping[str, Tap]):
+    """A context in which the model's layers have taps: those given, and in `init` all."""
+    self._plans = [tap.plan for tap in taps.values()]
     # Factors stay in full precision whatever the model computes in.
     policy = jmp.Policy(*[self.observer.dtype] * 3)
     with hk.mixed_precision.push_policy(_Tap, policy), hk.intercept_methods(self._intercept):
@@ -60,26 +59,13 @@ class TappedModel:
     reason = None if layer is None else _unsupported(module, args)
     if layer is None or reason is not None:
       y = next_f(*args, **kwargs)
-      if type(module) is hk.Embed and method == "embeddings" and module is not self._looking_up:
-        reason = "has a table that is used elsewhere too"
     else:
       y = layer(self, module, lambda *new: next_f(*new, *args[1:], **kwargs), *args[:1])
-      if hk.running_init():
-        reason = self._reason(module, args[0])
+      if hk.running_init() and any(p.is_changed for p in _own_parameters(module)):
+        reason = "has parameters that a custom getter changes"
     if reason is not None and hk.running_init():
       self.problems |= dict.fromkeys((own.path for own in _own_parameters(module)), reason)
     return y
-
-  def _reason(self, module: hk.Module, x: jax.Array) -> str | None:
-    """Why the factors of a layer that has just been called are not its curvature."""
-    own = _own_parameters(module)
-    if module is self._repeated:
-      return "is called more than once"
-    if any(parameter.is_changed for parameter in own):
-      return "has parameters that a custom getter changes"
-    if _is_vmapped(x, [parameter.value for parameter in own]):
-      return "is called inside vmap, where it does not see the batch"
-    return None
 
   def _restore_state(self, module: hk.Module):
     """The state given, in `init`: not all modules make their own there outside training."""
@@ -91,33 +77,33 @@ class TappedModel:
     for key, value in state.items():
       hk.set_state(key, value)
 
-  def _dummies(self, module: hk.Module, shapes: Mapping[str, tuple]) -> dict[str, jax.Array]:
-    """Dummy arguments of a layer."""
-    tap, made = _Tap(name=_TAP), []
-
-    def note(next_creator, shape, dtype, init, context):
-      made.append(context.full_name)
-      return next_creator(shape, dtype, init)
-
-    with hk.custom_creator(note):
-      dummies = {key: tap(key, shape, self.observer.dtype) for key, shape in shapes.items()}
-    # A second call finds what the first has made, whichever module objects they are.
-    self._repeated = module if len(made) < len(dummies) else None
-    return dummies
+  def _tap(self, shapes: Mapping[str, tuple]) -> Tap:
+    """The tap of the layer that is being called; empty if it has none."""
+    module = _Tap(name=_TAP)
+    if hk.running_init():
+      arrays = {key: module(key, shape, self.observer.dtype) for key, shape in shapes.items()}
+      return Tap(arrays, Plan(look=self._look))
+    arrays, plan = {}, Plan(look=self._look)
+    for path, array in module.params_dict().items():
+      name, _, number = path.rpartition("/")[2].partition(_NUMBER)
+      arrays[name] = array
+      if number:  # none within `init`, where layers of a stack are run as well
+        plan = self._plans[int(number)]
+    return Tap(arrays, plan)
 
   def affine(self, module: hk.Module, call: Callable, x: jax.Array) -> jax.Array:
     """A dense layer or a convolution."""
     window, inputs = None, x.shape[-1]
     if isinstance(module, hk.ConvND):
       window = window_of(
-        x.shape, module.kernel_shape, module.stride, module.padding, module.kernel_dilation
+        x.shape[1:-1], module.kernel_shape, module.stride, module.padding, module.kernel_dilation
       )
       inputs *= math.prod(module.kernel_shape)
     inputs += module.with_bias
     outputs = module.output_channels if window is not None else module.output_size
-    tap = self._dummies(module, {"inputs": (inputs, inputs), "outputs": (outputs, outputs)})
-    x = observe(InputMoment(self.observer, module.with_bias, window), x, tap["inputs"])
-    return observe(OutputMoment(self.observer), call(x), tap["outputs"])
+    tap = self._tap({"inputs": (inputs, inputs), "outputs": (outputs, outputs)})
+    x = self.observer.inputs(x, tap, with_bias=module.with_bias, window=window)
+    return self.observer.outputs(call(x), tap)
 
   def normalization(self, module: hk.Module, call: Callable, x: jax.Array) -> jax.Array:
     """A normalisation: it runs with scale 1 and offset 0, its own are applied to the result."""
@@ -134,17 +120,14 @@ class TappedModel:
 
     with hk.custom_getter(capture):
       x = call(x)
-    tap = self._dummies(module, {key: value.shape for key, value in own.items()})
+    tap = self._tap({key: value.shape for key, value in own.items()})
     return self.observer.scale_and_offset(x, own.get("scale"), own.get("offset"), tap)
 
   def embedding(self, module: hk.Embed, call: Callable, ids: jax.Array) -> jax.Array:
     """A table of embeddings."""
     width = module.embed_dim
-    tap = self._dummies(module, {"inputs": (module.vocab_size,), "outputs": (width, width)})
-    self._looking_up = module
-    y = call(ids)
-    self._looking_up = None
-    return observe_embedding(self.observer, jnp.asarray(ids), y, tap)
+    tap = self._tap({"inputs": (module.vocab_size,), "outputs": (width, width)})
+    return self.observer.looked_up(jnp.asarray(ids), call(ids), tap)
 
 
 _LAYERS: Mapping[type, Callable] = {
@@ -211,25 +194,6 @@ def _parameter(name: str, value: jax.Array) -> _Parameter:
   return _Parameter(full_name.rpartition("/")[0], value, is_changed)
 
 
-def _is_vmapped(x: jax.Array, own: Sequence[jax.Array]) -> bool:
-  """Whether x, but no parameter, has an axis that a vmap around this hides."""
-  found = []
-
-  @jax.custom_batching.custom_vmap
-  def probe(x, own):
-    del own
-    return x
-
-  @probe.def_vmap
-  def rule(axis_size, in_batched, x, own):
-    del axis_size, own
-    found.append(in_batched[0] and not any(jax.tree.leaves(in_batched[1])))
-    return x, in_batched[0]
-
-  probe(jnp.asarray(x), own)
-  return any(found)
-
-
 def split_taps(params: Mapping) -> tuple[dict, dict[str, Mapping]]:
   """Parameters without the taps, and the taps by the layer they stand at."""
   own = {name: arrays for name, arrays in params.items() if not _is_tap(name)}
@@ -237,10 +201,55 @@ def split_taps(params: Mapping) -> tuple[dict, dict[str, Mapping]]:
   return own, taps
 
 
-def merged(params: Mapping, taps: Mapping[str, Mapping]) -> dict:
-  """Parameters and taps, as the tapped model wants them."""
-  return {**params, **{f"{name}/{_TAP}": arrays for name, arrays in taps.items()}}
+def merged(params: Mapping, taps: Mapping[str, Tap]) -> dict:
+  """Parameters and the taps' dummies, as the tapped model wants them.
+
+  Inside a stack of layers, modules do not know their whole path. So the names of the
+  dummies say which tap they belong to.
+  """
+  dummies = {
+    f"{name}/{_TAP}": {f"{key}{_NUMBER}{i}": array for key, array in tap.arrays.items()}
+    for i, (name, tap) in enumerate(taps.items())
+  }
+  return {**params, **dummies}
 
 
 def _is_tap(name: str) -> bool:
   return name.endswith(f"/{_TAP}")
+
+
+@dataclasses.dataclass
+class HaikuRun(Run):
+  """A Haiku model, or anything with such an `init` and `apply`."""
+
+  def __post_init__(self):
+    self._is_stateless = isinstance(self.model, hk.Transformed)
+    if self.state is None and not self._is_stateless:
+      self.state = {}
+    self._tapped = TappedModel(self.observer, self.state or {})
+    is_haiku = isinstance(self.model, hk.Transformed | hk.TransformedWithState)
+    names = inspect.signature(self.model.apply).parameters if is_haiku else ("rng",)
+    self._takes_key = "rng" in names  # hk.without_apply_rng takes it away
+
+  def dummies(self) -> tuple[Shapes, dict[str, str]]:
+    """Of the layers that run in the model's `init`."""
+    key = jax.random.key(0)
+
+    def init():
+      made = self.model.init(key, *self.inputs, **self.kwargs)
+      return made if self._is_stateless else made[0]
+
+    with self._tapped.installed({}):
+      _, taps = split_taps(jax.eval_shape(init))
+    shapes = {
+      name: {key: tuple(tap.shape) for key, tap in arrays.items()} for name, arrays in taps.items()
+    }
+    return shapes, self._tapped.problems
+
+  def apply(self, params, taps, inputs, kwargs):
+    """Calls the model with its taps' dummies among the parameters."""
+    state = () if self._is_stateless else (self.state,)
+    key = (self.key,) if self._takes_key else ()
+    with self._tapped.installed(taps):
+      result = self.model.apply(merged(params, taps), *state, *key, *inputs, **kwargs)
+    return (result, {}) if self._is_stateless else result

@@ -55,6 +55,7 @@ class SoftmaxCrossEntropy:
 
   def per_example(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Losses of every example, summed over its locations."""
+    _check_array(self, outputs)
     classes = outputs.shape[-1]
     if jnp.issubdtype(targets.dtype, jnp.integer):
       if targets.shape != outputs.shape[:-1]:
@@ -167,7 +168,16 @@ class NegativeLogLikelihood:
     )
 
 
+def _check_array(loss: Loss, outputs: jax.Array) -> None:
+  if not isinstance(outputs, jax.Array):
+    raise TypeError(
+      f"{type(loss).__name__} got outputs {jax.tree.structure(outputs)}; expected one array"
+      " [batch, ...]. Several outputs need a loss for each: tatnet.optim.Joint."
+    )
+
+
 def _check_same_shape(loss: Loss, outputs: jax.Array, targets: jax.Array) -> None:
+  _check_array(loss, outputs)
   if outputs.shape != targets.shape:
     raise ValueError(
       f"{type(loss).__name__} got targets of shape {targets.shape} for outputs of shape"

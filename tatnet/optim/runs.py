@@ -1,25 +1,38 @@
 """Models as functions of parameters and taps, and which of their layers K-FAC covers."""
 
+import abc
 import dataclasses
 import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import haiku as hk
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from tatnet.optim import haiku_taps
 from tatnet.optim.blocks import Block, Uncovered, blocks_of
 from tatnet.optim.layers import as_layers
-from tatnet.optim.taps import Observer
+from tatnet.optim.plans import finished, plan_taps
+from tatnet.optim.taps import Observer, Tap
 
-Taps = dict[str, dict[str, jax.Array]]
+Shapes = dict[str, dict[str, tuple[int, ...]]]
 
 
 @dataclasses.dataclass
-class _Run:
-  """A model, and all that it is called with besides parameters and taps."""
+class Run(abc.ABC):
+  """A model, and all that it is called with besides parameters and taps.
+
+  One subclass for each model library.
+
+  Attributes:
+    model: of the library.
+    observer: of the model.
+    params: in the library's own tree.
+    state: what the library keeps beside parameters; None if none was given.
+    key: a random key; None if none was given.
+    inputs: arrays, batch first.
+    kwargs: of the model.
+  """
 
   model: Any
   observer: Observer
@@ -27,123 +40,106 @@ class _Run:
   state: Any
   key: Any
   inputs: tuple
-  kwargs: Mapping
+  kwargs: Mapping[str, Any]
 
+  @abc.abstractmethod
+  def dummies(self) -> tuple[Shapes, dict[str, str]]:
+    """Shapes of the dummies of all layers that can have a tap, and why others cannot."""
 
-@dataclasses.dataclass
-class HaikuRun(_Run):
-  """A Haiku model as a function of parameters and taps."""
+  @abc.abstractmethod
+  def apply(self, params: Any, taps: Mapping[str, Tap], inputs: tuple, kwargs: Mapping) -> Any:
+    """Outputs and new state; layers without a tap are as they are."""
 
-  def __post_init__(self):
-    self._is_stateless = isinstance(self.model, hk.Transformed)
-    if self.state is None and not self._is_stateless:
-      self.state = {}
-    self._tapped = haiku_taps.TappedModel(self.observer, self.state or {})
-    is_haiku = isinstance(self.model, hk.Transformed | hk.TransformedWithState)
-    names = inspect.signature(self.model.apply).parameters if is_haiku else ("rng",)
-    self._takes_key = "rng" in names  # hk.without_apply_rng takes it away
+  def __call__(self, params: Any, taps: Mapping[str, Tap]) -> Any:
+    return self.apply(params, taps, self.inputs, self.kwargs)
 
-  def taps(self, uncovered: Uncovered) -> tuple[Taps, list[str]]:
-    """Dummies of the layers, and which layers are covered."""
-    key = jax.random.key(0)
-
-    def init():
-      made = self.model.init(key, *self.inputs, **self.kwargs)
-      return made if self._is_stateless else made[0]
-
-    with self._tapped.installed():
-      shapes = jax.eval_shape(init)
-    _, taps = haiku_taps.split_taps(shapes)
-    covered = _covered(self.params, taps, self._tapped.problems, uncovered)
-    return jax.tree.map(lambda tap: jnp.zeros(tap.shape, tap.dtype), taps), covered
-
-  def __call__(self, params, taps):
-    with self._tapped.installed():
-      return self.untapped(haiku_taps.merged(params, taps))
-
-  def untapped(self, params):
+  def untapped(self, params: Any) -> Any:
     """Outputs and state of the model as it is."""
-    state = () if self._is_stateless else (self.state,)
-    key = (self.key,) if self._takes_key else ()
-    result = self.model.apply(params, *state, *key, *self.inputs, **self.kwargs)
-    return (result, {}) if self._is_stateless else result
+    return self(params, {})
+
+  def taps(self, uncovered: Uncovered) -> dict[str, Tap]:
+    """Taps of the layers that K-FAC covers; an error for all others unless they may pass."""
+    shapes, problems = self.dummies()
+    layers = as_layers(self.params).arrays
+    blocks, names = blocks_of(layers)
+    found = {name: _missing(block, shapes.get(name), problems) for name, block in blocks.items()}
+    dummies = {
+      name: {key: jnp.zeros(shape, self.observer.dtype) for key, shape in shapes[name].items()}
+      for name, reason in found.items()
+      if reason is None
+    }
+    arrays, others = _split(self.kwargs)
+
+    def apply(params, taps, inputs):
+      return self.apply(params, taps, inputs[0], {**others, **inputs[1]})[0]
+
+    plans = plan_taps(apply, self.params, dummies, (self.inputs, arrays), self.observer)
+    found |= {name: f"  (the layer {reason})" for name, reason in plans.problems.items()}
+    for name, reason in found.items():
+      if reason is not None:
+        names += [f"{name}/{key}{reason}" for key in layers[name]]
+    if names and (uncovered == "error" or not plans.taps):
+      _refuse(names, uncovered)
+    return plans.taps
+
+  def factors(self, taps: Mapping[str, Tap], cotangents: Mapping[str, Tap]) -> dict[str, Any]:
+    """Factors of all layers from the cotangents of their taps."""
+    return {
+      name: finished(tap, cotangents[name].arrays, self.observer) for name, tap in taps.items()
+    }
 
 
 @dataclasses.dataclass
-class PlainRun(_Run):
-  """A function written with taps, as a function of parameters and taps."""
+class PlainRun(Run):
+  """A function written with taps."""
 
-  def taps(self, uncovered: Uncovered) -> tuple[Taps, list[str]]:
-    """Dummies of the layers, and which layers are covered."""
+  def dummies(self) -> tuple[Shapes, dict[str, str]]:
+    """Of every layer of the parameters."""
     blocks, _ = blocks_of(as_layers(self.params).arrays)
-    shapes = {
-      name: {
-        key: jax.ShapeDtypeStruct(shape, self.observer.dtype)
-        for key, shape in block.statistics().items()
-      }
-      for name, block in blocks.items()
-    }
-    taps = jax.tree.map(lambda tap: jnp.zeros(tap.shape, tap.dtype), shapes)
-    problems = dict.fromkeys(self._unused(taps), "does not use its taps")
-    return taps, _covered(self.params, shapes, problems, uncovered)
+    return {name: block.statistics() for name, block in blocks.items()}, {}
 
-  def _unused(self, taps: Taps) -> list[str]:
-    """Layers with taps that the function never reads."""
-    jaxpr = jax.make_jaxpr(lambda taps: self(self.params, taps)[0])(taps).jaxpr
-    read = {id(var) for eqn in jaxpr.eqns for var in eqn.invars}
-    paths = [path for path, _ in jax.tree.leaves_with_path(taps)]
-    names = [
-      path[0].key for path, var in zip(paths, jaxpr.invars, strict=True) if id(var) not in read
-    ]
-    return sorted(set(names))
-
-  def __call__(self, params, taps):
-    kwargs = dict(self.kwargs)
+  def apply(self, params, taps, inputs, kwargs):
+    """Calls the function; it has no state."""
     if "key" in inspect.signature(self.model).parameters:
-      kwargs["key"] = self.key
-    return self.model(params, taps, self.observer, *self.inputs, **kwargs), {}
-
-  def untapped(self, params):
-    """Outputs and state of the function, whose taps observe nothing."""
-    blocks, _ = blocks_of(params)
-    return self(params, {name: dict.fromkeys(block.statistics()) for name, block in blocks.items()})
+      kwargs = {**kwargs, "key": self.key}
+    taps = {name: taps.get(name, Tap({})) for name in as_layers(params).arrays}
+    return self.model(params, taps, self.observer, *inputs, **kwargs), {}
 
 
-def _covered(
-  params, taps: Mapping[str, Mapping], problems: Mapping[str, str], uncovered: Uncovered
-) -> list[str]:
-  """Names of the layers that K-FAC covers; an error for all others unless they may pass."""
-  layers = as_layers(params).arrays
-  blocks, names = blocks_of(layers)
-  found = list(names)
-  covered = []
-  for name, block in blocks.items():
-    reason = _reason(block, taps.get(name), problems)
-    if reason is None:
-      covered.append(name)
-    else:
-      found.extend(f"{name}/{key}{reason}" for key in layers[name])
-  if found and uncovered == "error":
-    listed = "\n".join(f"  {line}" for line in found)
-    raise ValueError(
-      f"K-FAC does not cover these parameters:\n{listed}\nExpected layers that it knows (dense"
-      " layers and convolutions that are called once, embeddings, scales and offsets of"
-      " normalisations). Replace them, or pass uncovered='identity' here and to the optimiser, so"
-      " that their gradients pass unchanged."
-    )
-  return covered
+def _split(kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Arguments by keyword that are arrays, and others."""
+
+  def is_data(value: Any) -> bool:
+    leaves = jax.tree.leaves(value)
+    return bool(leaves) and all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)
+
+  arrays = {name: jax.tree.map(jnp.asarray, v) for name, v in kwargs.items() if is_data(v)}
+  return arrays, {name: value for name, value in kwargs.items() if name not in arrays}
 
 
-def _reason(block: Block, taps: Mapping | None, problems: Mapping[str, str]) -> str | None:
+def _missing(block: Block, shapes: Mapping | None, problems: Mapping[str, str]) -> str | None:
   if block.name in problems:
     return f"  (the layer {problems[block.name]})"
-  if taps is None:
+  if shapes is None:
     return "  (not a layer that was called)"
-  expected = block.statistics()
-  shapes = {key: tuple(tap.shape) for key, tap in taps.items()}
-  if shapes != expected:
+  if shapes != block.statistics():
     return (
-      f"  (its factors have the shapes {shapes}, not {expected}: name a stack of layers so that its"
-      " path contains 'layer_stack')"
+      f"  (its factors have the shapes {shapes}, not {block.statistics()}: name a stack of layers so"
+      " that its path contains 'layer_stack')"
     )
   return None
+
+
+def _refuse(names: list[str], uncovered: Uncovered):
+  listed = "\n".join(f"  {line}" for line in names)
+  remedy = (
+    "There is no layer left for K-FAC; use an optimiser of first order."
+    if uncovered == "identity"
+    else "Replace them, or pass uncovered='identity' here and to the optimiser, so that their"
+    " gradients pass unchanged, or give them to another optimiser by optax.partition."
+  )
+  raise ValueError(
+    f"K-FAC does not cover these parameters:\n{listed}\nExpected layers that it knows (dense"
+    " layers and convolutions, embeddings, scales and offsets of normalisations), which see the"
+    f" batch and are not differentiated inside the model. {remedy}"
+  )

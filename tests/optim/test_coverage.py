@@ -55,26 +55,16 @@ def stacked(block, **options):
 
 
 UNCOVERED = {
-  "called twice": (twice, "linear/w  (the layer is called more than once)"),
-  "norm called twice": (
-    lambda x: twice(x, lambda: hk.LayerNorm(-1, True, True)),
-    "layer_norm/scale  (the layer is called more than once)",
-  ),
-  "block called twice": (
-    lambda x: twice(x, Block),
-    "block/linear/w  (the layer is called more than once)",
-  ),
-  "unrolled recurrence": (
+  # Their first axis, over which they run, is the batch.
+  "unrolled recurrence over examples": (
     lambda x: hk.static_unroll(hk.LSTM(3), x, hk.LSTM(3).initial_state(6))[0],
-    "lstm/linear/w  (the layer is called more than once)",
+    "lstm/linear/w  (the layer sees an array of shape (6, 7) that has examples in an order that"
+    " cannot be followed)",
   ),
-  "recurrence in a loop": (
+  "loop over examples": (
     lambda x: hk.dynamic_unroll(hk.VanillaRNN(3), x, jnp.zeros((6, 3)))[0],
-    "vanilla_rnn/linear_1/w  (the layer is called more than once)",
-  ),
-  "called twice in a stack": (
-    stacked(twice),
-    "__layer_stack_no_per_layer/linear/w  (the layer is called more than once)",
+    "vanilla_rnn/linear_1/w  (the layer sees an array of shape (6, 3) that has examples in an order"
+    " that cannot be followed)",
   ),
   "groups": (
     lambda x: hk.Conv1D(4, 3, feature_group_count=2)(x),
@@ -99,10 +89,6 @@ UNCOVERED = {
   "by keyword": (
     lambda x: hk.Linear(2)(inputs=x),
     "linear/w  (the layer gets its input by keyword)",
-  ),
-  "vmap": (
-    lambda x: hk.vmap(hk.Linear(2), split_rng=False)(x),
-    "linear/w  (the layer is called inside vmap, where it does not see the batch)",
   ),
   "changed weight": (
     with_getter(lambda get, w, context: 2 * get(w)),
@@ -162,7 +148,8 @@ def test_table_of_embeddings_that_is_used_elsewhere_is_refused():
 def test_one_error_names_everything_and_nothing_else():
   def forward(x):
     x = hk.Conv1D(4, 3, feature_group_count=2, name="grouped")(hk.Linear(4, name="good")(x))
-    return Own(name="custom")(twice(x)) * hk.get_parameter("gain", [], init=jnp.ones)
+    x = jax.grad(lambda x: hk.Linear(4)(x).sum())(x)
+    return Own(name="custom")(x) * hk.get_parameter("gain", [], init=jnp.ones)
 
   with pytest.raises(ValueError, match="does not cover") as error:
     evaluated(forward)
@@ -191,7 +178,8 @@ def test_layer_is_covered(name):
 
 def test_gradients_of_what_is_not_covered_pass_as_they_are():
   def forward(x):
-    x = twice(hk.Linear(4, name="good")(x))
+    x = hk.Linear(4, name="good")(x)
+    x = x + jax.grad(lambda x: jnp.tanh(hk.Linear(4)(x)).sum())(x)
     return Own()(hk.Conv1D(4, 3, feature_group_count=2)(x)) * hk.get_parameter(
       "gain", [], init=jnp.ones
     )
@@ -209,12 +197,13 @@ def test_gradients_of_what_is_not_covered_pass_as_they_are():
 
 def test_outputs_behind_a_changed_normalisation_are_those_of_the_model():
   getter = with_getter(
-    lambda get, value, context: get(value) + 1, lambda: hk.LayerNorm(-1, True, True)
+    lambda get, value, context: get(value) + 1 if context.name != "w" else get(value),
+    lambda: lambda x: hk.LayerNorm(-1, True, True)(hk.Linear(4, with_bias=False)(x)),
   )
   params, result = evaluated(getter, compiled=True, uncovered="identity")
   expected = hk.transform(getter).apply(params, None, X)
   np.testing.assert_allclose(result.outputs, expected, rtol=1e-5)
-  assert not result.factors.layers
+  assert set(result.factors.layers) == {"linear"}
 
 
 def test_layers_of_a_plain_function_must_use_their_taps():
