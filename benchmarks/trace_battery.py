@@ -11,7 +11,10 @@ warning that names what is at fault.
 """
 
 import collections
+import os
 import time
+
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # many programs, each run a few times
 
 import record
 from battery import MODELS

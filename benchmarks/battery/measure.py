@@ -68,7 +68,8 @@ class Recorder:
 def _cosines(gram):
   gram = np.asarray(gram, np.float64)
   sizes = np.sqrt(np.diag(gram))
-  return gram / np.outer(sizes, sizes)
+  with np.errstate(invalid="ignore"):  # an output of 0 has none
+    return gram / np.outer(sizes, sizes)
 
 
 def _signal(model: Model, outputs):
