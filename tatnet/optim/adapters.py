@@ -9,7 +9,11 @@ from tatnet.optim.runs import PlainRun, Run
 
 # A model is of a library that has been imported. Modules of linen have an `init` and an
 # `apply` as Haiku's models have, and come first.
-_ADAPTERS: dict[str, str] = {}
+_ADAPTERS = {
+  "flax.linen": "tatnet.optim.linen_taps",
+  "flax.nnx": "tatnet.optim.nnx_taps",
+  "equinox": "tatnet.optim.equinox_taps",
+}
 _LIBRARIES = ("haiku", "flax", "equinox")
 
 

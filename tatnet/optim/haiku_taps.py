@@ -231,7 +231,7 @@ class HaikuRun(Run):
     names = inspect.signature(self.model.apply).parameters if is_haiku else ("rng",)
     self._takes_key = "rng" in names  # hk.without_apply_rng takes it away
 
-  def dummies(self) -> tuple[Shapes, dict[str, str]]:
+  def dummies(self) -> Shapes:
     """Of the layers that run in the model's `init`."""
     key = jax.random.key(0)
 
@@ -244,7 +244,8 @@ class HaikuRun(Run):
     shapes = {
       name: {key: tuple(tap.shape) for key, tap in arrays.items()} for name, arrays in taps.items()
     }
-    return shapes, self._tapped.problems
+    self.problems |= self._tapped.problems
+    return shapes
 
   def apply(self, params, taps, inputs, kwargs):
     """Calls the model with its taps' dummies among the parameters."""

@@ -233,22 +233,16 @@ def _product(operation: Operation, found: Sequence[Where]) -> Where:
   first_free = len(shared[0])
   results = []
   for side, where in enumerate(found):
+    axes = range(len(operation.shapes[side]))
+    free = [a for a in axes if a not in contracted[side] and a not in shared[side]]
     if not isinstance(where, Rows):
       results.append(where)
-      continue
-    if where.axis in contracted[side]:
+    elif where.axis in contracted[side]:
       results.append(Lost.NONE)
-      continue
-    free = [
-      axis
-      for axis in range(len(operation.shapes[side]))
-      if axis not in contracted[side] and axis not in shared[side]
-    ]
-    if where.axis in shared[side]:
-      axis = list(shared[side]).index(where.axis)
+    elif where.axis in shared[side]:
+      results.append(dataclasses.replace(where, axis=list(shared[side]).index(where.axis)))
     else:
-      axis = first_free + free.index(where.axis)
-    results.append(dataclasses.replace(where, axis=axis))
+      results.append(dataclasses.replace(where, axis=first_free + free.index(where.axis)))
     first_free += len(free)
   return joined(*results)
 

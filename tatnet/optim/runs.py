@@ -32,6 +32,7 @@ class Run(abc.ABC):
     key: a random key; None if none was given.
     inputs: arrays, batch first.
     kwargs: of the model.
+    problems: why layers cannot have taps, by name; filled as they run.
   """
 
   model: Any
@@ -41,10 +42,12 @@ class Run(abc.ABC):
   key: Any
   inputs: tuple
   kwargs: Mapping[str, Any]
+  problems: dict[str, str] = dataclasses.field(default_factory=dict, init=False)
 
-  @abc.abstractmethod
-  def dummies(self) -> tuple[Shapes, dict[str, str]]:
-    """Shapes of the dummies of all layers that can have a tap, and why others cannot."""
+  def dummies(self) -> Shapes:
+    """Shapes of the dummies of all layers that may have a tap."""
+    blocks, _ = blocks_of(as_layers(self.params).arrays)
+    return {name: block.statistics() for name, block in blocks.items()}
 
   @abc.abstractmethod
   def apply(self, params: Any, taps: Mapping[str, Tap], inputs: tuple, kwargs: Mapping) -> Any:
@@ -59,10 +62,12 @@ class Run(abc.ABC):
 
   def taps(self, uncovered: Uncovered) -> dict[str, Tap]:
     """Taps of the layers that K-FAC covers; an error for all others unless they may pass."""
-    shapes, problems = self.dummies()
+    shapes = self.dummies()
     layers = as_layers(self.params).arrays
     blocks, names = blocks_of(layers)
-    found = {name: _missing(block, shapes.get(name), problems) for name, block in blocks.items()}
+    found = {
+      name: _missing(block, shapes.get(name), self.problems) for name, block in blocks.items()
+    }
     dummies = {
       name: {key: jnp.zeros(shape, self.observer.dtype) for key, shape in shapes[name].items()}
       for name, reason in found.items()
@@ -74,7 +79,8 @@ class Run(abc.ABC):
       return self.apply(params, taps, inputs[0], {**others, **inputs[1]})[0]
 
     plans = plan_taps(apply, self.params, dummies, (self.inputs, arrays), self.observer)
-    found |= {name: f"  (the layer {reason})" for name, reason in plans.problems.items()}
+    problems = plans.problems | {n: r for n, r in self.problems.items() if n in plans.problems}
+    found |= {name: f"  (the layer {reason})" for name, reason in problems.items()}
     for name, reason in found.items():
       if reason is not None:
         names += [f"{name}/{key}{reason}" for key in layers[name]]
@@ -92,11 +98,6 @@ class Run(abc.ABC):
 @dataclasses.dataclass
 class PlainRun(Run):
   """A function written with taps."""
-
-  def dummies(self) -> tuple[Shapes, dict[str, str]]:
-    """Of every layer of the parameters."""
-    blocks, _ = blocks_of(as_layers(self.params).arrays)
-    return {name: block.statistics() for name, block in blocks.items()}, {}
 
   def apply(self, params, taps, inputs, kwargs):
     """Calls the function; it has no state."""
