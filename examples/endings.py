@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 
 from tatnet import training
-from tatnet.training.data import UnreadableImage
+from tatnet.training.data import DamagedData, UnreadableImage
 
 ERROR = 1  # what was asked for, the data, the disk; 2 is an unknown flag
 DIVERGED = 3
@@ -31,8 +31,10 @@ def sentences(folder: pathlib.Path) -> Iterator[None]:
   """The one place where an error of files becomes a sentence: the path, and what is intact."""
   try:
     yield
-  except UnreadableImage as error:
+  except (DamagedData, UnreadableImage) as error:
     raise Ended(str(error)) from error
+  except training.CheckpointNotWritten as error:
+    raise Ended(f"{error}\n{what_is_intact(folder)}") from error
   except OSError as error:
     if error.strerror is None:  # one of the library's, which says it all
       raise Ended(str(error)) from error

@@ -159,6 +159,8 @@ def plot(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
   logging.basicConfig(level=logging.WARNING, format="%(message)s")
+  # Orbax's threads log tracebacks of errors that it raises as well.
+  logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
   if "--plot" in sys.argv:
     plot(sys.argv[1:])
   else:

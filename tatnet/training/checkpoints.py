@@ -1,8 +1,10 @@
 """Checkpoints that are whole or not used."""
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -12,6 +14,7 @@ import jax
 from tatnet.training.files import write_whole
 
 _MANIFEST = "manifest.json"
+_MOST_OF_METADATA = 2**20  # bytes
 _logger = logging.getLogger(__name__)
 
 
@@ -78,6 +81,10 @@ class Checkpoints:
 
     partial = _partial(target)
     self.folder.mkdir(parents=True, exist_ok=True)
+    needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _MOST_OF_METADATA
+    if shutil.disk_usage(self.folder).free < needed:  # before Orbax's threads find out
+      reason = f"{os.strerror(errno.ENOSPC)} for its {needed / 2**20:.0f} MB"
+      raise OSError(errno.ENOSPC, reason, str(target))
     # Compression takes longer than all the rest, and saves a twelfth of float32's bytes.
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
     with ocp.Checkpointer(handler) as checkpointer:

@@ -1,6 +1,8 @@
 """Evaluation that counts every example exactly once."""
 
 import functools
+import logging
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -8,14 +10,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tatnet.training.step import Batch, Prepare
+from tatnet.training.step import Batch, Prepare, are_classes
+
+_logger = logging.getLogger(__name__)
 
 
 class Result(NamedTuple):
   """Means over a whole data set.
 
   Attributes:
-    loss: cross-entropy, without label smoothing.
+    loss: cross-entropy, without label smoothing; NaN, with a warning, where a label is
+      none of the network's classes.
     accuracy: share of examples whose largest logit is that of their label.
     count: number of examples.
   """
@@ -62,8 +67,9 @@ def make_evaluation(
     correct = jnp.argmax(logits, -1) == batch["label"]
     mask = batch["mask"]
     # where, not a product: padding may hold anything, NaN too.
+    unknown = mask & ~are_classes(logits, batch["label"])
     return jnp.stack(
-      [jnp.where(mask, losses, 0.0).sum(), jnp.where(mask, correct, False).sum(), mask.sum()]
+      [jnp.where(mask, values, 0).sum() for values in (losses, correct, mask, unknown)]
     )
 
   def evaluate(params, network_state, batches: Iterable[Batch]) -> Result:
@@ -71,7 +77,13 @@ def make_evaluation(
     totals = [jax.device_get(sums(params, network_state, batch)).astype(float) for batch in batches]
     if not totals:
       raise ValueError("evaluate got no batches; expected at least one.")
-    loss, correct, count = functools.reduce(lambda a, b: a + b, totals)
+    loss, correct, count, unknown = functools.reduce(lambda a, b: a + b, totals)
+    if unknown:
+      loss = math.nan
+      _logger.warning(
+        "%d of %d labels are none of the network's classes: the loss is not a number.",
+        *(unknown, count),
+      )
     return Result(loss / count, correct / count, int(count))
 
   return evaluate

@@ -44,7 +44,8 @@ def make_train_step(
     A jitted function ``(state, batch, refresh=None) -> (state, metrics)`` that
     consumes the state. The batch is ``{"image": ..., "label": ...}``; metrics are
     means over it: "loss", "accuracy", and the norms "gradient_norm" and
-    "update_norm". `refresh` says whether the factors are due, from
+    "update_norm". The loss is NaN where an integer label is none of the classes: a
+    compiled program cannot raise an error. `refresh` says whether the factors are due, from
     `OptimizerSettings.factors_due`, and makes two programs; None asks the
     optimiser's state on the device, in one program, which is slow on CPUs for
     convolutions.
@@ -118,7 +119,7 @@ def make_train_step(
     if average is not None:
       average = optax.incremental_update(params, average, 1 - average_decay)
     metrics = {
-      "loss": value,
+      "loss": jnp.where(are_classes(outputs, batch["label"]).all(), value, jnp.nan),
       "accuracy": jnp.mean(jnp.argmax(outputs, -1) == batch["label"]),
       "gradient_norm": optax.tree.norm(gradients),
       "update_norm": optax.tree.norm(updates),
@@ -127,6 +128,13 @@ def make_train_step(
     return new, metrics
 
   return jax.jit(step, donate_argnums=0, static_argnames="refresh")
+
+
+def are_classes(outputs: jax.Array, labels: jax.Array) -> jax.Array:
+  """Which labels are numbers of outputs; all of those that are no integers."""
+  if not jnp.issubdtype(labels.dtype, jnp.integer):
+    return jnp.ones(labels.shape, bool)
+  return (labels >= 0) & (labels < outputs.shape[-1])
 
 
 def _wants_factors(optimizer_state: Any) -> bool:

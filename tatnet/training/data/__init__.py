@@ -15,13 +15,14 @@ from tatnet.training.data.decode import (
 )
 from tatnet.training.data.images import EncodedImage, ImageFolder, ImageSource, TfdsImages
 from tatnet.training.data.pipeline import ImageBatches, image_batches
-from tatnet.training.data.prepared import DataNotPrepared
+from tatnet.training.data.prepared import DamagedData, DataNotPrepared
 from tatnet.training.data.statistics import STATISTICS, ChannelStatistics, normalize
 
 __all__ = [
   "ARRAY_DATA",
   "STATISTICS",
   "ChannelStatistics",
+  "DamagedData",
   "DataNotPrepared",
   "EncodedImage",
   "EvaluationBatch",

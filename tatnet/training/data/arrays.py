@@ -5,9 +5,8 @@ import pathlib
 
 import numpy as np
 
-from tatnet.training.data.decode import decode_image
-from tatnet.training.data.prepared import open_prepared
-from tatnet.training.data.records import image_and_label
+from tatnet.training.data.decode import UnreadableImage, decode_image
+from tatnet.training.data.prepared import DamagedData, PreparedRecords, open_prepared
 
 _CHANNELS = {"mnist": 1, "cifar10": 3, "cifar100": 3}
 _NUM_TRAINING_DIGITS = 1437
@@ -35,6 +34,7 @@ def load_arrays(
 
   Raises:
     DataNotPrepared: the folder is missing; the message has the command that makes it.
+    DamagedData: a file, a record or an image is damaged; the message says which.
     ValueError: an unknown name or split.
 
   Example:
@@ -47,7 +47,7 @@ def load_arrays(
     return _digits(split)
   if name not in _CHANNELS:
     raise ValueError(f"name={name!r}; expected one of {', '.join(map(repr, ARRAY_DATA))}.")
-  return _decode_all(open_prepared(name, split, data_dir).data_source, _CHANNELS[name])
+  return _decode_all(open_prepared(name, split, data_dir), _CHANNELS[name])
 
 
 def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -62,17 +62,25 @@ def _digits(split: str) -> tuple[np.ndarray, np.ndarray]:
   return images[parts[split]], bunch.target[parts[split]].astype(np.int32)
 
 
-def _decode_all(records, channels: int) -> tuple[np.ndarray, np.ndarray]:
+def _decode_all(records: PreparedRecords, channels: int) -> tuple[np.ndarray, np.ndarray]:
   """Reads in large pieces, and decodes each in threads: OpenCV releases the lock."""
-  first = decode_image(image_and_label(records[0])[0], channels)
+  first = decode_image(records.example(0)[0], channels)
   images = np.empty((len(records), *first.shape), np.uint8)
   labels = np.empty(len(records), np.int32)
 
   def decode(start: int) -> None:
     numbers = range(start, min(start + _RECORDS_AT_ONCE, len(records)))
-    for i, record in zip(numbers, records.__getitems__(numbers), strict=True):
-      encoded, labels[i] = image_and_label(record)
-      images[i] = decode_image(encoded, channels)
+    for i, (encoded, label) in zip(numbers, records.examples(numbers), strict=True):
+      try:
+        image = decode_image(encoded, channels)
+      except UnreadableImage as error:
+        raise DamagedData(f"{records.describe(i)}: {error}") from error
+      if image.shape != first.shape:
+        raise DamagedData(
+          f"{records.describe(i)} is an image of {image.shape[0]} x {image.shape[1]} pixels;"
+          f" expected {first.shape[0]} x {first.shape[1]}, as the first."
+        )
+      images[i], labels[i] = image, label
 
   with concurrent.futures.ThreadPoolExecutor() as threads:
     for _ in threads.map(decode, range(0, len(records), _RECORDS_AT_ONCE)):

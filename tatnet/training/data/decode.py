@@ -7,12 +7,18 @@ from typing import Protocol
 
 import numpy as np
 
+from tatnet.training.data import jpeg
+
 _CROP_ATTEMPTS = 10
 NUMBERS_OF_A_CROP = 2 * _CROP_ATTEMPTS + 3  # at most: each attempt's shape, a place, a coin
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MOST_PIXELS = 178_956_970  # half a gigabyte decoded; where Pillow refuses
+
+
 class UnreadableImage(ValueError):  # noqa: N818, names the image, as FileNotFoundError the file
-  """Bytes that are no image, or only the beginning of one.
+  """Bytes that are no image, or a damaged one; a file that cannot be opened.
 
   Example:
     >>> from tatnet.training import data
@@ -28,7 +34,10 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
   """Decodes JPEG or PNG.
 
   OpenCV does it where it is installed, else Pillow, which is slower. The two may differ
-  by a few grey levels in a JPEG's colours; PNGs are exact.
+  by a few grey levels in a JPEG's colours; PNGs are exact, and of 16 bits the upper 8.
+
+  Damage in the middle of a JPEG is found where it breaks the order of its markers, or
+  left a run of zeros; JPEGs have no checksums, so that a few changed bits are not.
 
   Args:
     encoded: the bytes of the file.
@@ -38,7 +47,8 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
     uint8 ``[height, width, channels]``, turned upright where the file says how.
 
   Raises:
-    UnreadableImage: not an image, or truncated.
+    UnreadableImage: not a JPEG or PNG image, truncated or damaged, or of more than 179
+      million pixels.
 
   Example:
     >>> import io, PIL.Image
@@ -48,12 +58,30 @@ def decode_image(encoded: bytes, channels: int = 3) -> np.ndarray:
     >>> data.decode_image(file.getvalue())[0, 0]
     array([255,   0,   9], dtype=uint8)
   """
-  # OpenCV 4 fills what is missing of a truncated JPEG with grey, and says nothing.
-  truncated = encoded[:2] == b"\xff\xd8" and encoded.rfind(b"\xff\xd9") < 0
-  image = None if truncated or not encoded else _decode(encoded, channels)
+  height, width = _size(encoded)
+  if height * width > _MOST_PIXELS:
+    raise UnreadableImage(
+      f"{len(encoded)} bytes claim to be {height} x {width} pixels; expected at most"
+      f" {_MOST_PIXELS} in all."
+    )
+  image = _decode(encoded, channels)
   if image is None:
     raise UnreadableImage(f"{len(encoded)} bytes are not a readable JPEG or PNG image.")
   return image
+
+
+def _size(encoded: bytes) -> tuple[int, int]:
+  """Height and width, before memory is taken for them."""
+  if encoded[:2] == jpeg.START:
+    try:
+      return jpeg.size(encoded)
+    except jpeg.Damaged as damage:
+      raise UnreadableImage(
+        f"{len(encoded)} bytes are not a readable JPEG or PNG image: {damage}."
+      ) from damage
+  if encoded[:8] == _PNG and len(encoded) >= 24:
+    return int.from_bytes(encoded[20:24]), int.from_bytes(encoded[16:20])
+  raise UnreadableImage(f"{len(encoded)} bytes are not a readable JPEG or PNG image.")
 
 
 class Draws(Protocol):
@@ -201,7 +229,10 @@ def _decode_with_pillow(encoded: bytes, channels: int) -> np.ndarray | None:
 
   try:
     with Image.open(io.BytesIO(encoded)) as file:
+      if file.mode.startswith("I"):  # 16 bits of grey, which `convert` would clip
+        file = Image.fromarray((np.asarray(file) >> 8).astype(np.uint8))
       upright = ImageOps.exif_transpose(file).convert("RGB" if channels == 3 else "L")
       return np.asarray(upright).reshape(upright.height, upright.width, channels)
-  except (OSError, SyntaxError, ValueError):  # Pillow raises each of them for broken files
+  # Pillow raises each of them for broken files.
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
     return None

@@ -1,11 +1,14 @@
 """Sources of encoded images: prepared TFDS folders, and folders of JPEG and PNG files."""
 
+import errno
+import os
 import pathlib
+import stat
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from tatnet.training.data.prepared import find_folder, open_prepared
-from tatnet.training.data.records import image_and_label
+from tatnet.training.data.decode import UnreadableImage
+from tatnet.training.data.prepared import open_prepared
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _OF_FILE_MANAGERS = ("thumbs.db", "desktop.ini")
@@ -43,6 +46,7 @@ class TfdsImages:
 
   Raises:
     DataNotPrepared: the folder is missing; the message has the command that makes it.
+    DamagedData: the folder is damaged, or a record that is asked for.
     ValueError: an unknown split, or examples without an image and a label.
 
   Example:
@@ -53,20 +57,18 @@ class TfdsImages:
 
   def __init__(self, name: str, split: str, data_dir: str | pathlib.Path | None = None):
     self._arguments = (name, split, data_dir)
-    prepared = open_prepared(name, split, data_dir)
-    self._records = prepared.data_source
-    self.num_classes: int = prepared.dataset_info.features["label"].num_classes
+    self._records = open_prepared(name, split, data_dir)
+    self.num_classes = self._records.num_classes
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: int) -> EncodedImage:
-    return EncodedImage(*image_and_label(self._records[index]))
+    return EncodedImage(*self._records.example(index))
 
   def describe(self, index: int) -> str:
     """Where to find an example, for messages."""
-    name, split, data_dir = self._arguments
-    return f"record {index} of {split!r} in {find_folder(name, data_dir)}"
+    return self._records.describe(index)
 
   def __reduce__(self):  # open files do not travel to other processes
     return TfdsImages, self._arguments
@@ -106,6 +108,8 @@ class ImageFolder:
       raise FileNotFoundError(f"{root} is not a folder; expected one with a sub-folder per class.")
     entries = sorted(entry for entry in root.iterdir() if not _is_ignored(entry))
     folders = [entry for entry in entries if entry.is_dir()]
+    if lost := [entry for entry in entries if entry.is_symlink() and not entry.exists()]:
+      raise ValueError(f"{lost[0]} is a link to nothing; expected a class, or no such link.")
     beside = [entry for entry in entries if entry.suffix.lower() in _SUFFIXES]
     if not folders or beside:
       raise ValueError(
@@ -135,11 +139,25 @@ class ImageFolder:
 
   def __getitem__(self, index: int) -> EncodedImage:
     name, label = self._files[index]
-    return EncodedImage((self._root / name).read_bytes(), label)
+    return EncodedImage(_content(self._root / name), label)
 
   def describe(self, index: int) -> str:
     """The path of an example, for messages."""
     return str(self._root / self._files[index][0])
+
+
+def _content(path: pathlib.Path) -> bytes:
+  """Of a file; raises UnreadableImage where there is none, or something else, such as a pipe."""
+  try:
+    # A pipe that nobody writes to would be waited for.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+      if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise UnreadableImage(f"{path} is not a file.")
+      return file.read()
+  except OSError as error:
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):  # no matter of this file
+      raise
+    raise UnreadableImage(f"{path}: {error.strerror}.") from error
 
 
 def _is_ignored(entry: pathlib.Path) -> bool:

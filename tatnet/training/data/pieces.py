@@ -15,6 +15,7 @@ from tatnet.training.data.decode import (
   random_resized_crop_flip,
 )
 from tatnet.training.data.images import ImageSource
+from tatnet.training.data.prepared import DamagedData
 
 # Large enough that a worker's overhead is lost in its decoding, small enough that the
 # workers share a batch and that few bytes are in flight: 32 images of 224x224 are 5 MB,
@@ -141,6 +142,10 @@ class Pieces:
 
   def _decode(self, index: int) -> tuple[np.ndarray, int]:
     encoded, label = self.source[index]
+    classes = getattr(self.source, "num_classes", None)
+    if classes is not None and not 0 <= label < classes:
+      where = getattr(self.source, "describe", "example {}".format)(index)
+      raise DamagedData(f"{where} has the label {label}; expected one of 0 to {classes - 1}.")
     return decode_image(encoded), label
 
   def _next_readable(self, index: int, unreadable: list[int]) -> tuple[np.ndarray, int]:

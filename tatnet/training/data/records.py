@@ -41,6 +41,8 @@ def image_and_label(record: bytes) -> tuple[bytes, int]:
           label = _integer(_first(_first(pair[2], 3), 1))
   except (IndexError, KeyError, TypeError) as error:
     raise ValueError(f"{len(record)} bytes are not a record of an image and a label.") from error
+  if not isinstance(image, bytes | None):
+    raise ValueError(f"The image in {len(record)} bytes is a number; expected an encoded file.")
   if image is None or label is None:
     raise ValueError(
       f"A record of {len(record)} bytes lacks its {'image' if image is None else 'label'}."
@@ -77,17 +79,19 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
       yield number, value
     elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
       place += 8 if kind == _EIGHT_BYTES else 4
+      if place > end:
+        raise IndexError("a field is cut off")
     else:
       raise IndexError(f"no field has the kind {kind}")
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:
   """An integer of seven bits a byte, lowest first, and the place behind it."""
-  result = shift = 0
-  while True:
+  result = 0
+  for shift in range(0, 70, 7):  # ten bytes hold 64 bits
     byte = message[place]
     place += 1
     result |= (byte & 0x7F) << shift
     if byte < 0x80:
       return result, place
-    shift += 7
+  raise IndexError("an integer without an end")
