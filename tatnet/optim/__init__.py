@@ -1,6 +1,7 @@
 """K-FAC: curvature statistics of a model, and the Optax transform that uses them."""
 
 from tatnet.optim.alias import kfac
+from tatnet.optim.combined_losses import Joint, MeanOverLocations, Weighted
 from tatnet.optim.evaluate import Evaluation, Factors, value_grad_and_factors
 from tatnet.optim.kfac import ScaleByKfacState, factors_due, mean_factors, scale_by_kfac
 from tatnet.optim.losses import (
@@ -15,13 +16,16 @@ from tatnet.optim.taps import Observer
 __all__ = [
   "Evaluation",
   "Factors",
+  "Joint",
   "Loss",
+  "MeanOverLocations",
   "NegativeLogLikelihood",
   "Observer",
   "ScaleByKfacState",
   "SigmoidCrossEntropy",
   "SoftmaxCrossEntropy",
   "SquaredError",
+  "Weighted",
   "factors_due",
   "kfac",
   "mean_factors",

@@ -11,7 +11,7 @@ import numpy as np
 from tatnet.optim.adapters import run_type
 from tatnet.optim.batch_model import BatchModel, Options, Program, split_options
 from tatnet.optim.blocks import Uncovered, check_uncovered
-from tatnet.optim.losses import Loss
+from tatnet.optim.losses import Loss, fisher_sample, hessian_root
 from tatnet.optim.taps import Observer, Sharing
 
 Curvature = Literal["fisher", "gauss-newton", "empirical"]
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
   Attributes:
     loss: mean over the batch.
-    outputs: of the network, ``[batch, ...]``.
+    outputs: of the network, ``[batch, ...]``, or a tree of such arrays.
     gradients: of the loss, like the parameters.
     factors: for the optimiser's ``update(..., factors=factors)``.
     state: of the network, as it left it; empty for networks without state.
@@ -68,11 +68,13 @@ def value_grad_and_factors(
 
   Args:
     network: what `hk.transform` or `hk.transform_with_state` returned, or anything
-      with such an `init` and `apply` (a `tatnet.nets.Network`); or a function
+      with such an `init` and `apply` (a `tatnet.nets.Network`); a module of Flax linen,
+      Flax NNX or Equinox; or a function
       ``apply(params, taps, observer, inputs)`` written with the methods of
       `tatnet.optim.Observer`, whose params are ``{layer: {"w": ..., "b": ...}}``.
     loss: `SoftmaxCrossEntropy`, `SquaredError`, `SigmoidCrossEntropy`,
-      `NegativeLogLikelihood`, or an object like them.
+      `NegativeLogLikelihood`; `Weighted`, `MeanOverLocations` or `Joint` of them; or an
+      object like them (`Loss`).
     curvature: "fisher" draws targets from the network's predictions;
       "gauss-newton" sends a random vector through the square root of the output
       Hessian; "empirical" uses the targets themselves, which is not the curvature.
@@ -114,6 +116,10 @@ def value_grad_and_factors(
   program = Program(functools.partial(_outputs, make, network, sharing), _mean_loss(loss))
 
   def evaluate(params, inputs, targets, *, state=None, key=None, refresh=True, **kwargs):
+    if isinstance(inputs, list):
+      raise TypeError("The inputs are a list; expected one array, or a tuple of arrays.")
+    if isinstance(targets, list):
+      targets = jnp.asarray(targets)
     inputs = jax.tree.map(jnp.asarray, inputs if isinstance(inputs, tuple) else (inputs,))
     if key is None and curvature != "empirical":
       raise TypeError(
@@ -131,13 +137,14 @@ def value_grad_and_factors(
 
     def factors():
       if curvature == "empirical":
-        sample = seed * observer.batch  # gradients of single examples
+        sample = jax.tree.map(lambda g: g * observer.batch, seed)  # of single examples
       elif curvature == "fisher":
-        sample = loss.fisher_sample(sample_key, outputs)
+        sample = fisher_sample(loss, sample_key, outputs, targets)
       else:
-        noise = jax.random.normal(sample_key, outputs.shape, outputs.dtype)
-        sample = loss.hessian_root(outputs, noise)
-      _, cotangents = pull_back(sample.astype(outputs.dtype))
+        noise = _noise_like(outputs, sample_key)
+        sample = hessian_root(loss, outputs, noise, targets)
+      sample = jax.tree.map(lambda g, out: g.astype(out.dtype), sample, outputs)
+      _, cotangents = pull_back(sample)
       return Factors(jnp.ones(()), run.factors(taps, cotangents))
 
     def none():
@@ -196,12 +203,22 @@ def _mean_loss(loss: Loss) -> Callable[[jax.Array, Batch], jax.Array]:
     count, losses = _batch_size(batch.inputs), loss.per_example(outputs, batch.targets)
     if losses.shape != (count,):
       raise ValueError(
-        f"The loss has the shape {losses.shape} for outputs {outputs.shape} and a batch of"
+        f"The loss has the shape {losses.shape} for outputs"
+        f" {jax.tree.map(jnp.shape, outputs)} and a batch of"
         f" {count} examples; expected ({count},): one number for each example."
       )
     return losses.mean()
 
   return mean_loss
+
+
+def _noise_like(outputs: Any, key: jax.Array) -> Any:
+  leaves, structure = jax.tree.flatten(outputs)
+  keys = jax.random.split(key, len(leaves)) if len(leaves) > 1 else [key]
+  return jax.tree.unflatten(
+    structure,
+    [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)],
+  )
 
 
 def _batch_size(inputs: tuple) -> int:
@@ -216,4 +233,11 @@ def _batch_size(inputs: tuple) -> int:
 
 def dtype_of(params) -> jnp.dtype:
   """Factors have the precision of the parameters, and at least 32 bits."""
-  return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+  leaves = jax.tree.leaves(params)
+  for leaf in leaves:
+    if not hasattr(leaf, "dtype"):
+      raise TypeError(
+        f"The parameters hold {leaf!r}; expected arrays only. Of a model of Equinox these are"
+        " eqx.filter(model, eqx.is_inexact_array)."
+      )
+  return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))

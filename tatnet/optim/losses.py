@@ -7,8 +7,9 @@ square root of the output Hessian (Gauss-Newton).
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,13 @@ import optax
 
 
 class Loss(Protocol):
-  """What `value_grad_and_factors` asks of a loss."""
+  """What `value_grad_and_factors` asks of a loss.
+
+  Outputs are what the network returns: an array, or a tree of arrays, batch first. The
+  two samples may have a last argument ``targets``, for curvature that depends on them.
+  Each needs only what is asked for: `fisher_sample` for curvature="fisher",
+  `hessian_root` for "gauss-newton", neither for "empirical".
+  """
 
   def per_example(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Losses ``[batch]`` of outputs ``[batch, ...]``."""
@@ -26,6 +33,45 @@ class Loss(Protocol):
 
   def hessian_root(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
     """A square root of the Hessian with respect to the outputs, times noise of their shape."""
+
+
+def fisher_sample(loss: Loss, key: jax.Array, outputs: Any, targets: Any) -> Any:
+  """The loss's sample, with its targets if it takes them; raises as `check_curvature`."""
+  check_curvature(loss, "fisher_sample")
+  return loss.fisher_sample(key, outputs, **_targets(loss.fisher_sample, targets))
+
+
+def hessian_root(loss: Loss, outputs: Any, noise: Any, targets: Any) -> Any:
+  """The loss's root times noise, with its targets if it takes them; raises likewise."""
+  check_curvature(loss, "hessian_root")
+  return loss.hessian_root(outputs, noise, **_targets(loss.hessian_root, targets))
+
+
+def _targets(method: Callable, targets: Any) -> dict[str, Any]:
+  return {"targets": targets} if "targets" in inspect.signature(method).parameters else {}
+
+
+def check_curvature(loss: Loss, method: str) -> None:
+  """Raises unless the curvature can be that of the loss.
+
+  A class that changes the loss and inherits the rest has another loss's curvature:
+  weights or a mean would be missing from it without a word.
+  """
+  if not callable(getattr(loss, method, None)):
+    raise TypeError(
+      f"{type(loss).__name__} has no method {method}; expected one, or another curvature."
+    )
+  kinds = type(loss).__mro__
+  changed = next((k for k in kinds if {"per_example", "per_location"} & vars(k).keys()), None)
+  inherited = next((k for k in kinds if method in vars(k)), None)
+  if changed is inherited or changed is None or inherited is None:
+    return
+  if issubclass(changed, inherited):
+    raise TypeError(
+      f"{changed.__name__} has a loss of its own and the {method} of {inherited.__name__}, whose"
+      f" curvature is another one. Expected a {method} of its own; for weights, masks and means"
+      " there are tatnet.optim.Weighted and tatnet.optim.MeanOverLocations."
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +101,10 @@ class SoftmaxCrossEntropy:
 
   def per_example(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Losses of every example, summed over its locations."""
+    return _over_locations(self.per_location(outputs, targets))
+
+  def per_location(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Losses ``[batch, *locations]``."""
     _check_array(self, outputs)
     classes = outputs.shape[-1]
     if jnp.issubdtype(targets.dtype, jnp.integer):
@@ -66,7 +116,7 @@ class SoftmaxCrossEntropy:
       targets = jax.nn.one_hot(targets, classes, dtype=outputs.dtype)
     _check_same_shape(self, outputs, targets)
     targets = optax.smooth_labels(targets, self.label_smoothing)
-    return _over_locations(optax.softmax_cross_entropy(outputs, targets))
+    return optax.softmax_cross_entropy(outputs, targets)
 
   def fisher_sample(self, key: jax.Array, outputs: jax.Array) -> jax.Array:
     """Probabilities minus the one-hot vector of a drawn label."""
@@ -91,8 +141,12 @@ class SquaredError:
 
   def per_example(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Losses of every example."""
+    return _over_locations(self.per_location(outputs, targets))
+
+  def per_location(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Losses of every output."""
     _check_same_shape(self, outputs, targets)
-    return _over_locations(jnp.square(outputs - targets)) / 2
+    return jnp.square(outputs - targets) / 2
 
   def fisher_sample(self, key: jax.Array, outputs: jax.Array) -> jax.Array:
     """Gaussian noise: the targets are drawn around the outputs with variance 1."""
@@ -116,8 +170,12 @@ class SigmoidCrossEntropy:
 
   def per_example(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """Losses of every example."""
+    return _over_locations(self.per_location(outputs, targets))
+
+  def per_location(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Losses of every output."""
     _check_same_shape(self, outputs, targets)
-    return _over_locations(optax.sigmoid_binary_cross_entropy(outputs, targets))
+    return optax.sigmoid_binary_cross_entropy(outputs, targets)
 
   def fisher_sample(self, key: jax.Array, outputs: jax.Array) -> jax.Array:
     """Probabilities minus drawn labels."""
@@ -136,7 +194,10 @@ class NegativeLogLikelihood:
 
   Attributes:
     log_prob: ``(outputs, targets) -> [batch]``, log-densities of every example.
-    sample: ``(key, outputs) -> targets``, drawn from the predictions.
+    sample: ``(key, outputs) -> targets``, all of them drawn from the predictions.
+
+  Raises:
+    ValueError: a sample with a part that is not drawn.
 
   Example:
     >>> poisson = tatnet.optim.NegativeLogLikelihood(
@@ -156,8 +217,30 @@ class NegativeLogLikelihood:
 
   def fisher_sample(self, key: jax.Array, outputs: jax.Array) -> jax.Array:
     """Gradients for targets drawn from the predictions."""
+    self._check_sample(key, outputs)
     targets = jax.lax.stop_gradient(self.sample(key, outputs))
     return jax.grad(lambda outputs: self.per_example(outputs, targets).sum())(outputs)
+
+  def _check_sample(self, key: jax.Array, outputs: jax.Array) -> None:
+    """Raises if a part of the targets is not drawn: weights there do not reach the curvature."""
+    closed, shapes = jax.make_jaxpr(self.sample, return_shape=True)(key, outputs)
+    drawn = {id(closed.jaxpr.invars[0])}
+    for equation in closed.jaxpr.eqns:
+      if any(id(atom) in drawn for atom in equation.invars):
+        drawn |= {id(var) for var in equation.outvars}
+    fixed = [
+      jax.tree_util.keystr(path)
+      for (path, _), var in zip(
+        jax.tree.leaves_with_path(shapes), closed.jaxpr.outvars, strict=True
+      )
+      if id(var) not in drawn
+    ]
+    if fixed:
+      raise ValueError(
+        f"NegativeLogLikelihood: sample does not draw {', '.join(fixed)} of its targets. A loss with"
+        " weights is no likelihood; expected tatnet.optim.Weighted(NegativeLogLikelihood(...)), with"
+        " targets (targets, weights)."
+      )
 
   def hessian_root(self, outputs: jax.Array, noise: jax.Array) -> jax.Array:
     """Not known for a distribution given by samples."""
