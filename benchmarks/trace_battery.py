@@ -1,6 +1,6 @@
 """Is what `trace` says of a model true of the network that runs?
 
-    python benchmarks/trace_battery.py [--only WORD] [--seeds 16]
+    python benchmarks/trace_battery.py [--only WORD] [--seeds 24]
 
 Small models after published architectures, in Haiku, Flax linen, Flax NNX, Equinox and
 plain JAX, at initialisation with weights of variance 1 / inputs, widths of 128 to 256.
@@ -27,7 +27,7 @@ def main():
   """Judges every model, prints the table, writes JSON."""
   parser = record.arguments("trace_battery", __doc__)
   parser.add_argument("--only", default="", help="models whose name, kind or library has this")
-  parser.add_argument("--seeds", type=int, default=16)
+  parser.add_argument("--seeds", type=int, default=24)
   parser.add_argument("--quick", action="store_true", help="half of the seeds")
   args = parser.parse_args()
   seeds = args.seeds // 2 if args.quick else args.seeds

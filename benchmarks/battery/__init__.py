@@ -11,6 +11,7 @@ from battery import (
   inputs,
   noise,
   norms,
+  programs,
   residual,
   tokens,
 )
@@ -19,7 +20,7 @@ MODELS = [
   model
   for part in (
     dense, convolutional, residual, norms, noise, tokens, gates, constants, functions, fields,
-    heads, inputs,
+    heads, inputs, programs,
   )
   for model in part.MODELS
 ]  # fmt: skip

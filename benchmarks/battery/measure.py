@@ -50,8 +50,7 @@ class Recorder:
   def __call__(self, x):
     call, self.calls = self.calls, self.calls + 1
     if self.batched:
-      gram = jnp.einsum("n...,m...->nm", x, x) / (x.size / x.shape[0])
-      jax.debug.callback(self._gram, call, gram, jnp.mean(jnp.square(x), (0, -1)).ravel())
+      jax.debug.callback(self._gram, call, _gram(x), jnp.mean(jnp.square(x), (0, -1)).ravel())
     else:
       jax.debug.callback(self._q, call, jnp.mean(jnp.square(x)))
     return self.plain(x)
@@ -65,18 +64,17 @@ class Recorder:
     self.cosines[int(call)].append(_cosines(gram))
 
 
+def _gram(x):
+  """Mean products of examples, [batch, batch]."""
+  x = x.reshape(x.shape[0], -1)
+  return x @ x.T / x.shape[1]
+
+
 def _cosines(gram):
   gram = np.asarray(gram, np.float64)
   sizes = np.sqrt(np.diag(gram))
   with np.errstate(invalid="ignore"):  # an output of 0 has none
     return gram / np.outer(sizes, sizes)
-
-
-def _signal(model: Model, outputs):
-  """What is measured of the outputs."""
-  if callable(model.at):
-    return model.at(outputs)
-  return jax.tree.leaves(outputs)[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,21 +101,20 @@ def measured(model: Model, seeds: int) -> Measured:
   @eqx.filter_jit  # parameters of Equinox hold functions too
   def run(params, key):
     outputs = model.apply(params, key, recorder)
-    if model.at == "activation":
-      return jnp.eye(len(model.inputs.gram))
-    y = _signal(model, outputs)
-    return jnp.einsum("n...,m...->nm", y, y) / (y.size / y.shape[0])
+    return None if model.at == "activation" else jax.tree.leaves(outputs)[0]
 
   keys = jax.random.split(jax.random.key(1), (seeds, 2))
-  grams = [np.asarray(run(model.start(first), second)) for first, second in keys]
+  outputs = [run(model.start(first), second) for first, second in keys]
   jax.effects_barrier()
   q = {call: np.reshape(values, (seeds, -1)).mean(1) for call, values in recorder.q.items()}
-  q_at_end = np.array([np.diag(gram).mean() for gram in grams])
-  cosines = np.array([_cosines(gram) for gram in grams])
   if model.at == "activation":  # of the last layer, as that layer leaves them
-    last = np.reshape(recorder.cosines[recorder.calls - 1], (seeds, -1, *cosines.shape[1:]))
-    cosines = np.asarray(tatnet.cmap(tatnet.chain(1), model.activation, np.clip(last, -1, 1)))
-    cosines, q_at_end = cosines.mean(1), None
+    last = np.reshape(recorder.cosines[recorder.calls - 1], (seeds, -1, *model.inputs.gram.shape))
+    cosines = tatnet.cmap(tatnet.chain(1), model.activation, np.clip(last, -1, 1)).mean(1)
+    q_at_end = None
+  else:
+    grams = [_gram(np.asarray(y, np.float64)) for y in outputs]
+    cosines = np.array([_cosines(gram) for gram in grams])
+    q_at_end = np.array([np.diag(gram).mean() for gram in grams])
   q_of_locations = {call: np.stack(values) for call, values in recorder.q_of_locations.items()}
   return Measured(q, q_of_locations, q_at_end, cosines)
 

@@ -92,8 +92,8 @@ class Model:
     activation: that of the layers to be solved for.
     finding: regular expression for findings and warnings that are right for it;
       empty if none is: then the maps must agree.
-    at: where c is measured: "output" (the first of several), "activation" (the
-      last of the marked layers), or a function of the outputs.
+    at: where c is measured: "output" (the first of several), or "activation" (the
+      last of the marked layers).
     batched: whether the activation sees the whole batch, not one example.
     q: expected q of what is measured at the output; None if it is not looked at.
   """
@@ -107,7 +107,7 @@ class Model:
   inputs: Inputs
   activation: tatnet.TransformedActivation = RELU
   finding: str = ""
-  at: str | Callable = "output"
+  at: str = "output"
   batched: bool = True
   q: float | None = 1.0
 
@@ -191,16 +191,19 @@ def plain_jax(
   """A model from ``apply(params, *inputs, activation)`` and ``init(key)``.
 
   Args:
-    given: whether `trace_apply` gets the parameters as "shapes" or as "arrays".
+    given: whether `trace_apply` gets parameters and inputs as "shapes" or as "arrays".
     arguments: functions (activation) -> keyword arguments of apply, for a model whose
       activation has another name.
   """
 
   def trace():
     shapes = jax.eval_shape(init, jax.random.key(0))
-    params = shapes if given == "shapes" else init(jax.random.key(0))
+    as_arrays = given == "arrays"
+    params, data = (
+      (init(jax.random.key(0)), inputs.arrays) if as_arrays else (shapes, inputs.shapes)
+    )
     named = arguments(tatnet.placeholder) if arguments else {}
-    return tatnet.trace_apply(apply, params, *inputs.shapes, batch_axis=batch_axis, **named)
+    return tatnet.trace_apply(apply, params, *data, batch_axis=batch_axis, **named)
 
   def run(params, key, activation):
     del key

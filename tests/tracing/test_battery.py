@@ -3,9 +3,14 @@
 `benchmarks/trace_battery.py` judges all of its models, at more seeds.
 """
 
+import dataclasses
+
 import pytest
 from battery import MODELS
 from battery.measure import judge
+
+import tatnet
+from tatnet.tracing.findings import Finding
 
 BY_NAME = {model.name: model for model in MODELS}
 SEEDS = 6
@@ -31,6 +36,11 @@ AGREE = [
   "lone hard tanh, scaled",
   "bare snake",
   "one-hot words",
+  "merged product",
+  "shard_map, Auto, data cut",
+  "gradients clipped",
+  "heads",
+  "fori_loop",
 ]
 FLAGGED = [
   "tied autoencoder",
@@ -61,6 +71,33 @@ FLAGGED = [
 def test_names_are_unique():
   assert len(BY_NAME) == len(MODELS) >= 60
   assert len({model.kind for model in MODELS}) >= 25
+
+
+def broken(kind):
+  raise tatnet.TopologyError((Finding(kind, "here", "something", "mend it"),))
+
+
+@pytest.mark.parametrize(
+  ("trace", "outcome"),
+  [
+    (lambda: tatnet.chain(5), "agrees"),
+    (lambda: tatnet.chain(3), "WRONG IN SILENCE"),
+    (lambda: tatnet.chain(8), "WRONG IN SILENCE"),
+    (lambda: broken("batch normalisation"), "REFUSED WRONGLY"),
+    (lambda: 1 / 0, "CRASH"),
+  ],
+)
+def test_the_judge_sees_what_is_wrong(trace, outcome):
+  model = dataclasses.replace(BY_NAME["argument called act"], trace=trace)
+  assert judge(model, SEEDS).outcome == outcome
+
+
+def test_the_judge_sees_a_wrong_q():
+  model = BY_NAME["twice each layer"]
+  silent = dataclasses.replace(model, trace=lambda: tatnet.chain(4))
+  assert "q = " in judge(silent, SEEDS).detail
+  named = dataclasses.replace(model, trace=lambda: broken("constant factor"))
+  assert judge(named, SEEDS).outcome == "flagged"
 
 
 @pytest.mark.parametrize("name", AGREE)
