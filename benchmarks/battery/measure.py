@@ -159,6 +159,13 @@ def _said(findings) -> str:
   return "; ".join(f"{f.kind}: {f.what}" for f in findings)
 
 
+def _found_in(caught) -> str:
+  """What was warned of, without the remedies, which name much else."""
+  texts = [str(w.message) for w in caught if w.category is tatnet.TopologyWarning]
+  lines = [line.strip() for text in texts for line in text.splitlines()[1:]]
+  return " ".join(line for line in lines if not line.startswith("do: "))
+
+
 def judge(model: Model, seeds: int = 16) -> Outcome:
   """Traces a model and, if it is accepted, measures it."""
   with warnings.catch_warnings(record=True) as caught:
@@ -174,14 +181,14 @@ def judge(model: Model, seeds: int = 16) -> Outcome:
       return Outcome(REFUSED if wrong else FLAGGED, _said(wrong or error.findings))
     except Exception as error:  # whatever it is, a user would meet it
       return Outcome(CRASH, f"{type(error).__name__}: {str(error)[:200]}")
-  said = "\n".join(str(w.message) for w in caught if w.category is tatnet.TopologyWarning)
+  said = _found_in(caught)
   try:
     found = deviations(model, topology, seeds)
   except Exception as error:
     return Outcome(CRASH, f"with the topology: {type(error).__name__}: {str(error)[:200]}")
-  warned = " ".join(line.strip() for line in said.splitlines()[1:])[:120]
+  warned = f"warned: {said[:120]}" if said else ""
   if not found:
-    return Outcome(AGREES, f"warned: {warned}" if warned else "")
+    return Outcome(AGREES, warned)
   if model.finding and re.search(model.finding, said):
-    return Outcome(FLAGGED, f"warned: {warned}")
-  return Outcome(WRONG, "; ".join(found) + (f" (warned: {warned})" if warned else ""))
+    return Outcome(FLAGGED, warned)
+  return Outcome(WRONG, "; ".join([*found, warned] if warned else found))

@@ -13,7 +13,7 @@ from battery.models import SOFTPLUS, TANH, WIDTH, gaussian, signals
 
 VECTORS, HIDDEN, IMAGES = signals(32), signals(WIDTH), signals(5, 5, 16)
 FIRST = signals(16, 5, 5, features_at=0)
-CENTRED = r"mean|centr|norm"
+CENTRED = r"\bmean\b|centr|(layer|group) norm"
 BATCH = r"batch normalisation"
 
 

@@ -258,7 +258,7 @@ MODELS = [
   haiku(
     "graph, list of edges", "graph network", message_passing, finding=MIXED + "|scatter|unknown"
   ),
-  models.linen("mixer", "mixer", Mixer, SET, finding="norm|mean|centr"),
+  models.linen("mixer", "mixer", Mixer, SET, finding=r"\bmean\b|centr|layer norm"),
   models.linen("gmlp", "gating over tokens", GatedMlp, SET, finding="gating|initial"),
   models.linen("transformer", "softmax attention", Transformer, SET, finding=ATTENTION),
   models.linen(
