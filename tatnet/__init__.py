@@ -36,7 +36,7 @@ from tatnet.shaping import DKS, EOC, TAT, cmap, transform_activation, transform_
 from tatnet.tracing import TopologyError, TopologyWarning, placeholder, trace, trace_apply
 
 _SUBPACKAGES = ("diagnostics", "nets", "optim", "training")
-_OF_OPTIM = ("kfac", "scale_by_kfac", "value_grad_and_factors")
+_OF_OPTIM = ("adaptive_kfac", "kfac", "scale_by_kfac", "value_grad_and_factors")
 
 
 def __getattr__(name: str):
@@ -63,6 +63,7 @@ __all__ = [
   "TopologyWarning",
   "TransformedActivation",
   "activation_names",
+  "adaptive_kfac",
   "centring",
   "chain",
   "cmap",

@@ -1,9 +1,16 @@
 """K-FAC: curvature statistics of a model, and the Optax transform that uses them."""
 
+from tatnet.optim.adaptive import AdaptiveKfacState, adaptive_kfac
 from tatnet.optim.alias import kfac
 from tatnet.optim.combined_losses import Joint, MeanOverLocations, Weighted
 from tatnet.optim.evaluate import Evaluation, Factors, value_grad_and_factors
-from tatnet.optim.kfac import ScaleByKfacState, factors_due, mean_factors, scale_by_kfac
+from tatnet.optim.kfac import (
+  ScaleByKfacState,
+  curvature_by_layer,
+  factors_due,
+  mean_factors,
+  scale_by_kfac,
+)
 from tatnet.optim.losses import (
   Loss,
   NegativeLogLikelihood,
@@ -14,6 +21,7 @@ from tatnet.optim.losses import (
 from tatnet.optim.taps import Observer
 
 __all__ = [
+  "AdaptiveKfacState",
   "Evaluation",
   "Factors",
   "Joint",
@@ -26,6 +34,8 @@ __all__ = [
   "SoftmaxCrossEntropy",
   "SquaredError",
   "Weighted",
+  "adaptive_kfac",
+  "curvature_by_layer",
   "factors_due",
   "kfac",
   "mean_factors",

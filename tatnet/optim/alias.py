@@ -1,13 +1,15 @@
 """The K-FAC optimiser with learning rate, momentum and weight decay."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from tatnet.optim.blocks import Uncovered
 from tatnet.optim.kfac import scale_by_kfac
 from tatnet.optim.layers import places_of
+from tatnet.optim.quadratic import inner_products
 
 
 def kfac(
@@ -95,9 +97,67 @@ def kfac(
     mask = are_weights if weight_decay_mask is None else weight_decay_mask
     parts.append(optax.add_decayed_weights(weight_decay, mask))
   parts.append(optax.scale_by_learning_rate(learning_rate))
-  if momentum is not None:
-    parts.append(optax.trace(momentum))
-  return optax.chain(*parts)
+  if momentum is None:
+    return _held(optax.chain(*parts))
+  return _held(optax.chain(*parts, _watched_momentum(momentum)))
+
+
+class MomentumState(NamedTuple):
+  """State of K-FAC's momentum.
+
+  Attributes:
+    trace: the last step.
+    slope: of the loss along it, where it started.
+    start: such slopes, averaged over some ten steps.
+    end: slopes along the same steps where they ended, averaged likewise.
+    overshoot: ``-end / start``. Near 0, steps end where the loss does not fall further;
+      above 1 the loss rises over them, as for gradient descent with too high a rate:
+      ``learning_rate / damping`` is too high.
+  """
+
+  trace: Any
+  slope: jax.Array
+  start: jax.Array
+  end: jax.Array
+  overshoot: jax.Array
+
+
+def _watched_momentum(momentum) -> optax.GradientTransformationExtraArgs:
+  """Momentum that notes the slopes along its steps."""
+
+  def init(params) -> MomentumState:
+    numbers = (jnp.zeros([]) for _ in range(4))  # each an array of its own, to be donated
+    return MomentumState(optax.tree.zeros_like(params), *numbers)
+
+  def update(updates, state, params=None, *, gradients, **extra_args):
+    del params, extra_args
+    step = jax.tree.map(lambda d, last: (d + momentum * last).astype(d.dtype), updates, state.trace)
+    _, slope, end = inner_products(gradients, step, state.trace)[0]
+    start = 0.9 * state.start + 0.1 * state.slope
+    end = 0.9 * state.end + 0.1 * end
+    overshoot = jnp.where(start < 0, -end / jnp.where(start < 0, start, 1.0), 0.0)
+    return step, MomentumState(step, slope, start, end, overshoot)
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _held(chain: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
+  """Nothing moves, momentum included, where K-FAC does not; schedules count on."""
+
+  def update(updates, state, params=None, **extra_args):
+    steps, new = chain.update(updates, state, params, gradients=updates, **extra_args)
+    moves = new[0].moves
+
+    def chosen(new, old):
+      return jax.tree.map(lambda a, b: jnp.where(moves, a, b), new, old)
+
+    held = [
+      chosen(part, old) if isinstance(part, MomentumState) else part
+      for part, old in zip(new, state, strict=True)
+    ]
+    return chosen(steps, optax.tree.zeros_like(steps)), tuple(held)
+
+  return optax.GradientTransformationExtraArgs(chain.init, update)
 
 
 def are_weights(params: Any) -> Any:

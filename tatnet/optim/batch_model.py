@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.optim.quadratic import dot
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
@@ -87,19 +89,9 @@ class BatchModel:
     slope = jax.grad(lambda outputs: self.program.mean_loss(outputs, self.batch))
     _, hessian = jax.linearize(slope, outputs)
     bent = [hessian(tangent) for tangent in tangents]
-    rows = [[_dot(a, b) for b in bent] for a in tangents]
+    rows = [[dot(a, b) for b in bent] for a in tangents]
     matrix = jnp.array(rows)
     return (matrix + matrix.T) / 2
-
-
-def _dot(a: Any, b: Any) -> jax.Array:
-  """Inner product of two trees, summed in at least 32 bits."""
-
-  def of_leaves(a, b):
-    wide = jnp.promote_types(a.dtype, jnp.float32)
-    return jnp.vdot(a.astype(wide), b.astype(wide))
-
-  return sum(jax.tree.leaves(jax.tree.map(of_leaves, a, b)))
 
 
 class Options(dict):

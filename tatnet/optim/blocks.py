@@ -65,6 +65,10 @@ class KroneckerBlock:
     """Of the factors; these are finite if their diagonals are, which hold the largest entries."""
     return [diagonal(factor) for factor in factors.values()]
 
+  def trace(self, state: Arrays) -> jax.Array:
+    """Of the averaged curvature."""
+    return jnp.sum(diagonal(state["inputs"]).sum(-1) * diagonal(state["outputs"]).sum(-1))
+
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; inverses stay."""
     return {side: moved(packed, factors[side], rate) for side, packed in state.items()}
@@ -135,6 +139,10 @@ class DiagonalBlock:
     """The factors, which are diagonals."""
     return list(factors.values())
 
+  def trace(self, state: Arrays) -> jax.Array:
+    """Of the averaged curvature."""
+    return sum(average.sum() for average in state.values())
+
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors."""
     return {key: average + rate * (factors[key] - average) for key, average in state.items()}
@@ -176,6 +184,10 @@ class EmbeddingBlock:
   def diagonals(self, factors: Arrays) -> list[jax.Array]:
     """The frequencies, and the diagonal of the outputs' moment."""
     return [factors["inputs"], diagonal(factors["outputs"])]
+
+  def trace(self, state: Arrays) -> jax.Array:
+    """Of the averaged curvature."""
+    return state["inputs"].sum() * diagonal(state["outputs"]).sum()
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; the inverse stays."""

@@ -10,8 +10,10 @@ import optax
 
 from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
 from tatnet.optim.evaluate import Factors, dtype_of
+from tatnet.optim.groups import grouped, members
 from tatnet.optim.inverses import damped_inverses, spread_inverses
 from tatnet.optim.layers import as_layers
+from tatnet.optim.quadratic import dot
 
 _SAME_OPTION = (
   "Pass uncovered='identity' to let their gradients pass unchanged, or give them to another"
@@ -28,15 +30,24 @@ class ScaleByKfacState(NamedTuple):
     batches: number of batches whose factors the averages hold.
     skipped: number of refreshes that were left out because factors or inverses were
       not finite.
+    skipped_updates: number of updates that were left out, because the gradient was not
+      finite.
+    moves: whether the last update moved the parameters: not in the burn-in, and not
+      where the gradient was not finite.
     factors_due: whether the next update wants factors; see `factors_due`.
-    curvature: for each layer its averages and inverses, packed
-      (`tatnet.optim.symmetric`).
+    damping: that of the inverses, and of all that is divided.
+    curvature: averages and inverses, packed (`tatnet.optim.symmetric`), by layer;
+      layers of one shape share arrays with a leading axis, under the name of the
+      first and the number of the others (`curvature_by_layer` takes them apart).
   """
 
   count: jax.Array
   batches: jax.Array
   skipped: jax.Array
+  skipped_updates: jax.Array
+  moves: jax.Array
   factors_due: jax.Array
+  damping: jax.Array
   curvature: dict[str, dict[str, jax.Array]]
 
 
@@ -60,13 +71,15 @@ def scale_by_kfac(
      them: an exponential moving average, corrected for its start at zero.
   2. After the burn-in, on every `inverse_every`-th update, the inverses
      :math:`(A + \pi \sqrt\lambda)^{-1}` and :math:`(G + \sqrt\lambda / \pi)^{-1}` are
-     made anew. Where one is not finite, the layer keeps its last good ones.
+     made anew, with the damping of that time, which divisors have until the next one
+     too. Where one is not finite, the layer keeps its last good ones.
   3. The gradient V of a layer becomes :math:`A^{-1} V G^{-1}`.
   4. All of them are scaled by
      :math:`\min(1, \sqrt{c / (\eta^2 \langle p, g \rangle)})`, with c the norm
      constraint, eta the learning rate, g the gradients and p the result of step 3.
   5. During the burn-in the update is zero: the first factors are rank deficient,
-     and their inverses would send a deep network astray at once.
+     and their inverses would send a deep network astray at once. So is the update of a
+     gradient that is not finite.
 
   Args:
     damping: lambda, above 0; a number or a schedule.
@@ -81,7 +94,9 @@ def scale_by_kfac(
     mesh: devices to spread the inversions over.
 
   Returns:
-    A transform whose `update` takes ``factors=``, from `value_grad_and_factors`.
+    A transform whose `update` takes ``factors=``, from `value_grad_and_factors`, and
+    may take ``damping=`` in the place of the one given here: a number, or a function of
+    the trace of the averaged curvature.
 
   Raises:
     ValueError: a number out of range; a norm constraint without learning rate;
@@ -122,62 +137,100 @@ def scale_by_kfac(
 
   def init(params) -> ScaleByKfacState:
     dtype = dtype_of(params)
-    layers = as_layers(params).arrays
+    groups = grouped(blocks(as_layers(params).arrays))
     return ScaleByKfacState(
       count=jnp.zeros([], jnp.int32),
       batches=jnp.zeros([], jnp.int32),
       skipped=jnp.zeros([], jnp.int32),
+      skipped_updates=jnp.zeros([], jnp.int32),
+      moves=jnp.zeros([], bool),
       factors_due=jnp.ones([], bool),
-      curvature={name: block.initial(dtype) for name, block in blocks(layers).items()},
+      damping=jnp.ones([], dtype),
+      curvature={key: group.block.initial(dtype) for key, group in groups.items()},
     )
 
-  def update(updates, state: ScaleByKfacState, params=None, *, factors: Factors, **extra_args):
+  # Numbers of updates that were injected as hyperparameters have the parameters' dtype.
+  every, first = _whole(inverse_every), _whole(burn_in)
+  refresh_every, given = _whole(factors_every), damping
+
+  def update(
+    updates, state: ScaleByKfacState, params=None, *, factors: Factors, damping=None, **extra_args
+  ):
     del params, extra_args
     gradients, elsewhere, restore = as_layers(updates)
     layers = blocks(gradients)
     factors = _checked(layers, factors, gradients, elsewhere, uncovered)
-    layers = {name: block for name, block in layers.items() if name in factors.layers}
-    lam = _value(damping, state.count)
+    groups = {
+      key: group
+      for key, group in grouped(layers).items()
+      if any(name in factors.layers for name in group.names)
+    }
+    # Behind a barrier: what is stacked would be fused with all that reads it, into
+    # kernels that are slow to compile.
+    stacks = jax.lax.optimization_barrier(
+      {key: group.gather(factors.layers) for key, group in groups.items()}
+    )
     is_new = factors.weight > 0
     # One check for all of them: each by itself would be three kernels to compile.
     diagonals = [jnp.zeros(0)]
-    for name, block in layers.items():
-      diagonals += [d.reshape(-1) for d in block.diagonals(factors.layers[name])]
+    for key, group in groups.items():
+      diagonals += [d.reshape(-1) for d in group.block.diagonals(stacks[key])]
     is_finite = jnp.isfinite(jnp.concatenate(diagonals)).all()
-    count, after = state.count, state.count - burn_in
+    count, after = state.count, state.count - first
 
     is_used = is_new & is_finite
-    curvature = _absorbed(layers, state.curvature, factors, _rate(decay, state.batches), is_used)
+    curvature = _absorbed(
+      groups, state.curvature, factors.weight, stacks, _rate(decay, state.batches), is_used
+    )
     batches = state.batches + is_used
     # The first batch that is finite is not left to wait for the next turn.
-    is_turn = (after % inverse_every == 0) | (state.batches == 0)
+    is_turn = (after % every == 0) | (state.batches == 0)
     is_time = (after >= 0) & is_turn & (batches > 0)
+    # One damping for all layers, those included that are only divided.
+    lam = value_of(given, state.count) if damping is None else damping
+    if callable(lam):
+      lam = lam(sum(group.block.trace(curvature[key]) for key, group in groups.items()))
+    lam = jnp.where(is_time, lam, state.damping).astype(state.damping.dtype)
     # A loop of no or one turn: unlike lax.cond, it does not copy the state when
     # there is nothing to do.
     curvature, is_good = jax.lax.fori_loop(
       0,
       is_time.astype(jnp.int32),
-      lambda _, carry: _inverted(layers, carry[0], lam, mesh),
+      lambda _, carry: _inverted(groups, carry[0], lam, mesh),
       (curvature, jnp.ones([], bool)),
     )
-    result = dict(gradients)
-    for name, block in layers.items():
-      own = gradients[name]
-      result[name] = {**own, **block.precondition(curvature[name], own, lam)}
-    scale = jnp.where((after >= 0) & (batches > 0), 1.0, 0.0)
+    covered = {name: gradients[name] for name in gradients if name in factors.layers}
+    own = jax.lax.optimization_barrier(
+      {key: group.gather_weights(covered) for key, group in groups.items()}
+    )
+    steps = {
+      key: group.block.precondition(curvature[key], own[key], lam) for key, group in groups.items()
+    }
+    others = {name: gradients[name] for name in gradients if name not in factors.layers}
+    product = dot(steps, own) + dot(others, others)
+    scale = jnp.ones([])
     if norm_constraint is not None:
-      product = optax.tree.vdot(result, gradients)
-      eta = _value(learning_rate, count)
-      bound = _value(norm_constraint, count) / (jnp.square(eta) * product)
+      eta = value_of(learning_rate, count)
+      bound = value_of(norm_constraint, count) / (jnp.square(eta) * product)
       # A product of 0 means gradients of 0; eta of 0, a step of 0.
-      scale *= jnp.where(bound < 1, jnp.sqrt(jnp.maximum(bound, 0.0)), 1.0)
-    result = restore(jax.tree.map(lambda p: (scale * p).astype(p.dtype), result))
+      scale = jnp.where(bound < 1, jnp.sqrt(jnp.maximum(bound, 0.0)), 1.0)
+    is_number = jnp.isfinite(product)
+    moves = (after >= 0) & (batches > 0) & is_number
+    steps, result = jax.lax.optimization_barrier(
+      jax.tree.map(lambda p: jnp.where(moves, scale * p, 0.0).astype(p.dtype), (steps, others))
+    )
+    for key, group in groups.items():
+      result |= group.scatter(steps[key], covered)
+    result = restore({name: result[name] for name in gradients})
     after = after + 1
     return result, ScaleByKfacState(
       count=optax.safe_increment(count),
       batches=batches,
       skipped=state.skipped + (is_new & ~is_finite) + ~is_good,
-      factors_due=(after < 0) | (after % factors_every == 0),
+      skipped_updates=state.skipped_updates + ~is_number,
+      moves=moves,
+      factors_due=(after < 0) | (after % refresh_every == 0),
+      damping=lam,
       curvature=curvature,
     )
 
@@ -207,6 +260,38 @@ def factors_due(opt_state: Any) -> jax.Array:
   return due
 
 
+def curvature_by_layer(opt_state: Any, params: Any) -> dict[str, dict[str, jax.Array]]:
+  """Averages and inverses of every layer, also of those that are kept together.
+
+  Args:
+    opt_state: state of an optimiser that contains `scale_by_kfac` once.
+    params: what its `init` was given.
+
+  Returns:
+    For each layer its arrays by side, as in `ScaleByKfacState.curvature`.
+
+  Raises:
+    ValueError: the state is not of these parameters.
+
+  Example:
+    >>> params = {name: {"w": jnp.ones([2, 2])} for name in ("one", "two")}
+    >>> state = tatnet.kfac(1e-3).init(params)
+    >>> {key: value["inputs"].shape for key, value in state[0].curvature.items()}
+    {'one and 1 like it': (2, 2, 3)}
+    >>> found = tatnet.optim.curvature_by_layer(state, params)
+    >>> {name: arrays["inputs"].shape for name, arrays in found.items()}
+    {'one': (2, 3), 'two': (2, 3)}
+  """
+  curvature = optax.tree.get(opt_state, "curvature")
+  groups = grouped(blocks_of(as_layers(params).arrays)[0])
+  if curvature is None or set(curvature) != set(groups):
+    raise ValueError(
+      f"The state has the curvature of {sorted(curvature or {})}, the parameters have layers"
+      f" {sorted(groups)}; expected the parameters that the optimiser's init was given."
+    )
+  return members(groups, curvature)
+
+
 def mean_factors(*factors: Factors) -> Factors:
   """Factors of several batches as one, for gradients that are accumulated.
 
@@ -224,33 +309,33 @@ def mean_factors(*factors: Factors) -> Factors:
   return jax.tree.map(lambda *parts: sum(parts) / len(parts), *factors)
 
 
-def _absorbed(layers, curvature, factors, rate, is_used):
+def _absorbed(groups, curvature, weight, factors, rate, is_used):
   """Averages with a batch's factors in them, where these are used.
 
   A choice for each number: it costs less than the copy that `lax.cond` makes.
   """
-  weight = jnp.where(is_used, factors.weight, 1.0)
+  weight = jnp.where(is_used, weight, 1.0)
   result = dict(curvature)
-  for name, block in layers.items():
-    new = jax.tree.map(lambda f: f / weight.astype(f.dtype), factors.layers[name])
-    moved = block.averaged(curvature[name], new, rate.astype(jax.tree.leaves(new)[0].dtype))
-    result[name] = jax.tree.map(
-      lambda new, old: jnp.where(is_used, new, old), moved, dict(curvature[name])
+  for key, group in groups.items():
+    new = jax.tree.map(lambda f: f / weight.astype(f.dtype), factors[key])
+    moved = group.block.averaged(curvature[key], new, rate.astype(jax.tree.leaves(new)[0].dtype))
+    result[key] = jax.tree.map(
+      lambda new, old: jnp.where(is_used, new, old), moved, dict(curvature[key])
     )
   return result
 
 
-def _inverted(layers, curvature, damping, mesh):
+def _inverted(groups, curvature, damping, mesh):
   """The curvature with new inverses, and whether all of these are finite."""
-  requests = {name: block.damped(curvature[name], damping) for name, block in layers.items()}
-  requests = {name: sides for name, sides in requests.items() if sides}
+  requests = {key: group.block.damped(curvature[key], damping) for key, group in groups.items()}
+  requests = {key: sides for key, sides in requests.items() if sides}
   if mesh is None:
-    new = {name: damped_inverses(sides) for name, sides in requests.items()}
+    new = {key: damped_inverses(sides) for key, sides in requests.items()}
   else:
     new = spread_inverses(requests, mesh)
   result, is_finite = dict(curvature), jnp.ones([], bool)
-  for name, inverted in new.items():
-    result[name] = {**curvature[name], **inverted.packed}
+  for key, inverted in new.items():
+    result[key] = {**curvature[key], **inverted.packed}
     is_finite &= inverted.is_finite
   return result, is_finite
 
@@ -263,7 +348,11 @@ def _rate(decay, batches: jax.Array) -> jax.Array:
   return (1 - decay) / -jnp.expm1((batches + 1) * log)
 
 
-def _value(number: optax.ScalarOrSchedule, count: jax.Array):
+def _whole(number) -> jax.Array:
+  return jnp.round(jnp.asarray(number, jnp.float32)).astype(jnp.int32)
+
+
+def value_of(number: optax.ScalarOrSchedule, count: jax.Array):
   return number(count) if callable(number) else number
 
 

@@ -108,3 +108,27 @@ def test_whole_states_stay_finite():
   updates, states = run([bad, bad, GOOD[0], bad])
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((updates, states)))
   assert int(states[-1].skipped) == 3
+
+
+@pytest.mark.parametrize("momentum", [None, 0.9])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_update_of_a_gradient_that_is_not_finite_is_left_out_momentum_included(value, momentum):
+  optimizer = optim.kfac(0.1, momentum, damping=0.1, burn_in=1, weight_decay=0.1)
+  params = jax.tree.map(jnp.ones_like, PARAMS)
+  update = quick_jit(lambda g, s, f: optimizer.update(g, s, params, factors=f))
+  bad = jax.tree.map(lambda g: g, GRADIENTS)
+  bad["other"]["w"] = bad["other"]["w"].at[0, 0].set(value)
+  for bad_at in (0, 2):
+    state = optimizer.init(params)
+    for i, factors in enumerate([*GOOD, GOOD[0]]):
+      before = state
+      steps, state = update(bad if i == bad_at else GRADIENTS, state, factors)
+      if i in (0, bad_at):  # the burn-in, weight decay included, and the bad one
+        assert not any(step.any() for step in jax.tree.leaves(steps))
+      else:
+        assert all(np.isfinite(step).all() for step in jax.tree.leaves(steps))
+        assert all(step.any() for step in jax.tree.leaves(steps))
+      if momentum is not None and i == bad_at:
+        assert_equal(state[-1], before[-1])
+      assert int(state[0].skipped_updates) == (i >= bad_at)
+      assert bool(state[0].moves) == (i not in (0, bad_at))

@@ -52,7 +52,7 @@ def three_steps(network, params):
     return jax.lax.scan(step, state, jax.random.split(jax.random.key(0), 3))
 
   state, updates = quick_jit(steps)(optimizer.init(params))
-  return state.curvature, jax.tree.map(lambda u: u[-1], updates)
+  return optim.curvature_by_layer(state, params), jax.tree.map(lambda u: u[-1], updates)
 
 
 def unstacked(tree, prefix, name, i):

@@ -134,3 +134,26 @@ def test_options_reach_the_preconditioner():
   p = run(optim.scale_by_kfac(0.2, **options))
   assert_close(steps, jax.tree.map(lambda p: -0.1 * p, p))
   assert not any(u.any() for u in jax.tree.leaves(steps[0]))
+
+
+@pytest.mark.parametrize(("rate", "is_dangerous"), [(0.05, False), (0.5, True)])
+def test_overshoot_tells_a_rate_over_damping_that_is_too_high(rate, is_dangerous):
+  # The loss is |w|^2 times 5, so gradient descent bears a rate of 0.2; factors of zero leave
+  # the damping of 1 alone.
+  params = {"dense": {"w": jnp.ones((2, 2))}}
+  factors = optim.Factors(
+    jnp.ones(()), {"dense": {"inputs": jnp.zeros((2, 2)), "outputs": jnp.zeros((2, 2))}}
+  )
+  optimizer = optim.kfac(rate, 0.0, damping=1.0, norm_constraint=None, burn_in=0)
+
+  @quick_jit
+  def step(params, state):
+    updates, state = optimizer.update(
+      jax.tree.map(lambda w: 10 * w, params), state, params, factors=factors
+    )
+    return jax.tree.map(jnp.add, params, updates), state
+
+  state = optimizer.init(params)
+  for _ in range(8):
+    params, state = step(params, state)
+  assert (state[-1].overshoot > 1) == is_dangerous
