@@ -9,7 +9,7 @@ from tatnet.command_line.failure import CommandError
 from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.nodes import Topology
 from tatnet.shaping import DKS, EOC, TAT
-from tatnet.shaping.method import Method
+from tatnet.shaping.method import RECTIFIERS, Method
 from tatnet.shaping.transform import transform_activation
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _METHODS = {"tat": TAT, "dks": DKS, "eoc": EOC}
 _SIZES = ("depth", "width", "version")
+_DEEPEST = 10_000
 
 
 def add_command(
@@ -69,7 +70,25 @@ def method_of(arguments: argparse.Namespace) -> Method | None:
       raise CommandError(
         f"{flag(name)} does not go with --method {arguments.method}, which takes {known}."
       )
+  is_rectifier = arguments.activation in RECTIFIERS
+  for name, does_nothing, instead in (
+    ("tau", is_rectifier, "--eta, the cosine at the output"),
+    ("eta", not is_rectifier, "--tau, the curvature of the network's C map at 1"),
+    ("q_slope", arguments.activation == "relu", "--zeta: it has one number to choose, for C'(1)"),
+  ):
+    if name in given and does_nothing:
+      raise CommandError(
+        f"{flag(name)} changes nothing for {arguments.activation!r}, which takes {instead}."
+      )
   return kind(**given) if kind else None
+
+
+def check_depth(depth: int | None) -> None:
+  """Raises CommandError for a network that would take for ever."""
+  if depth is not None and depth > _DEEPEST:
+    raise CommandError(
+      f"--depth {depth}; expected at most {_DEEPEST}: maps are composed layer by layer."
+    )
 
 
 def refuse(arguments: argparse.Namespace, names: Iterable[str], why: str) -> None:
@@ -99,6 +118,7 @@ def named_network(name: str, arguments: argparse.Namespace) -> "Network":
   """One of `tatnet.nets.names()`, as it is described on the command line."""
   from tatnet import nets  # Haiku takes a while to import
 
+  check_depth(arguments.depth)
   sizes = inspect.signature(nets.architecture_of(name)).parameters
   architecture, _, baseline = name.partition("-")
   if baseline:

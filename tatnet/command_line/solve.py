@@ -11,6 +11,7 @@ from tatnet.command_line.options import (
   add_command,
   add_method,
   add_network,
+  check_depth,
   method_of,
   named_network,
   refuse,
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     raise CommandError("solve needs --depth, the number of nonlinear layers, or --network.")
   else:
     refuse(arguments, ("width", "version", "shortcut_weight"), "--network.")
+    check_depth(arguments.depth)
     topology = chain(arguments.depth)
   activation = solved(arguments.activation, topology, method)
   write = _write_json if arguments.json else _write_text

@@ -35,7 +35,7 @@ class TransformedActivation:
 
   Attributes:
     name: the base activation phi.
-    negative_slope: slope of a leaky ReLU for negative inputs.
+    negative_slope: slope of a leaky ReLU for negative inputs; 0.01 where none is given.
     input_scale: alpha in the DKS paper.
     input_shift: beta.
     output_shift: delta.
@@ -78,6 +78,8 @@ class TransformedActivation:
       as_activation(self.name)  # raises for a name that is not known
     else:
       object.__setattr__(self, "name", name_of_own(self.name))
+    if self.name == "leaky_relu" and self.negative_slope is None:
+      object.__setattr__(self, "negative_slope", DEFAULT_NEGATIVE_SLOPE)
     for field, value in self._numbers():
       if not isinstance(value, numbers.Real) or not math.isfinite(value):
         raise ValueError(f"{field}={value!r}: expected a finite number or None.")
@@ -186,10 +188,7 @@ class TransformedActivation:
     if self.name == "erf":
       return kernels.ErfKernel(gain, scale)
     if self.name in ("relu", "leaky_relu"):  # a negative scale mirrors it, and its maps with it
-      slope = 0.0 if self.name == "relu" else self.negative_slope
-      return kernels.RectifierKernel(
-        gain * scale, DEFAULT_NEGATIVE_SLOPE if slope is None else slope
-      )
+      return kernels.RectifierKernel(gain * scale, self.negative_slope or 0.0)
     return None
 
   @property

@@ -37,7 +37,7 @@ def as_rectifier(activation: Activation) -> TransformedActivation | None:
 
 def is_leaky(rectifier: TransformedActivation) -> bool:
   """Whether it is a leaky ReLU, of which TAT and DKS choose the slope; |x| is none."""
-  return rectifier.negative_slope is None or rectifier.negative_slope >= 0
+  return rectifier.name == "leaky_relu" and rectifier.negative_slope >= 0
 
 
 def check_number(method: str, name: str, value: float, low: float, high: float, hint: str):

@@ -30,6 +30,15 @@ def test_solve_writes_json(capsys):
   assert data["local"]["c_slope"] == pytest.approx(1.4 ** (1 / 49))
 
 
+def test_json_has_the_slope_of_a_leaky_relu(capsys):
+  """All that is needed to write the activation elsewhere, default values included."""
+  assert main(["solve", "leaky_relu", "--depth", "49", "--method", "eoc", "--json"]) == 0
+  data = json.loads(capsys.readouterr().out)
+  slope, gain = data["negative_slope"], data["output_scale"]
+  assert slope == 0.01
+  assert gain**2 * (1 + slope**2) / 2 == pytest.approx(1)
+
+
 def test_json_has_no_infinities(capsys):
   assert main(["solve", "relu", "--depth", "3", "--method", "eoc", "--json"]) == 0
   assert json.loads(capsys.readouterr().out)["local"]["c_curvature"] is None
@@ -61,6 +70,20 @@ def test_nets(capsys):
     (["solve", "leaky_relu", "--depth", "9", "--eta", "2"], 2, "eta=2"),
     (["solve", "tanh", "--depth", "9", "--zeta", "2"], 2, "--zeta does not go with --method tat"),
     (["solve", "tanh", "--depth", "9", "--width", "2"], 2, "--width goes with --network"),
+    (["solve", "leaky_relu", "--depth", "9", "--tau", "1"], 2, "--tau changes nothing for 'leaky"),
+    (["solve", "tanh", "--depth", "9", "--eta", "0.9"], 2, "--eta changes nothing for 'tanh'"),
+    (
+      ["solve", "relu", "--depth", "9", "--method", "dks", "--q-slope", "1"],
+      2,
+      "--q-slope changes nothing for 'relu'",
+    ),
+    (["solve", "leaky_relu", "--depth", "1000000000"], 2, "expected at most 10000"),
+    (["report", "mlp", "--width", "8", "--depth", "1000000000"], 2, "expected at most 10000"),
+    (
+      ["report", "mlp", "--width", "8", "--depth", "9", "--tau", "1"],
+      2,
+      "--tau changes nothing for 'leaky_relu'",
+    ),
     (["solve", "tanh", "--network", "resnet51"], 2, "depth=51"),
     (["solve", "tanh", "--network", "resnet50-bn"], 2, "is a baseline"),
     (["solve", "tanh", "--network", "mlp"], 2, "needs --depth and --width"),
