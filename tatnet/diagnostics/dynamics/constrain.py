@@ -45,8 +45,10 @@ def constrain_rates(
     mask: which parameters count, as a tree of bools or a function of the parameters
       that makes one: those that `scale_invariant` finds.
     inner: what makes the direction of the step from the gradients, as in `warm_up`; by
-      default the gradients themselves. With momentum mu the angles are about
-      :math:`1 / (1 - \mu)` times as large.
+      default the gradients themselves. With momentum mu the steps add up: where gradients
+      of successive steps point in independent directions, as they do when noise rules,
+      the angles are :math:`1 / \sqrt{1 - \mu^2}` times as large; where they agree, up to
+      :math:`1 / (1 - \mu)` times.
     renormalize: whether layers keep their norm, which otherwise grows by the factor
       :math:`\sqrt{1 + \eta^2}` in every step, beyond all bounds. This does not change what the
       network computes. Steps must then be applied as they are: nothing that

@@ -1,6 +1,5 @@
 """Local maps at many values: polynomials in place of an integral for each value."""
 
-import dataclasses
 import functools
 import math
 
@@ -10,34 +9,6 @@ from tatnet.layer.interpolation import AngularMap
 from tatnet.layer.maps import LocalMaps
 
 _DEGREE = 24
-
-
-@dataclasses.dataclass(frozen=True)
-class ValuesAtPair:
-  """Q'(q), C'(1), C'(c) and C(c) of a layer, at its q and the cosine `pair`."""
-
-  q_slope: float
-  slope_at_1: float
-  slope_at_pair: float
-  pair: float
-
-
-@functools.lru_cache(maxsize=4096)
-def local_values(maps: LocalMaps, q: float, pair: float) -> ValuesAtPair:
-  """Of a layer that is entered with q and cosine `pair`."""
-  interpolant, pair_slope = c_map(maps, q), 0.0
-  pair = min(max(pair, -1.0), 1.0)
-  if abs(pair) < 1:
-    # dC/dc from the interpolant in the angle: a plane integral less.
-    angle = math.acos(pair)
-    pair_slope = float(interpolant.in_angle.deriv()(angle)) / -math.sin(angle)
-  slope_at_1 = maps.c_slope(1.0, q, q)
-  return ValuesAtPair(
-    maps.q_slope(q),
-    slope_at_1,
-    pair_slope if abs(pair) < 1 else slope_at_1,
-    float(interpolant(np.array([pair]))[0]),
-  )
 
 
 @functools.lru_cache(maxsize=1024)

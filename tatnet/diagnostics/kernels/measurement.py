@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import re
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from tatnet.diagnostics.kernels.probes import (
 )
 from tatnet.network.nodes import Nonlinear, Topology
 from tatnet.tracing.api import placeholder, trace
+from tatnet.tracing.findings import TopologyWarning
 
 # Programs for a single use: optimisations would take longer than they run.
 _compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -44,15 +47,29 @@ class Measurement:
   gradients: np.ndarray
 
 
-def traced(forward: Callable, inputs: jax.Array, activation: Callable) -> Topology:
-  """The topology; places of its layers end with the number of the activation's call."""
+def traced(
+  forward: Callable, inputs: jax.Array, activation: Callable
+) -> tuple[Topology, tuple[str, ...]]:
+  """The topology, and what its trace warned of.
+
+  Places of its layers end with the number of the activation's call.
+  """
 
   def call(number, x):
     with jax.named_scope(f"activation_{number}"):
       return placeholder(x)
 
   shape = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
-  return trace(with_calls(forward, activation, call), shape)
+  with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    topology = trace(with_calls(forward, activation, call), shape)
+  for warning in caught:
+    warnings.warn(warning.message, warning.category, stacklevel=3)
+  texts = [str(w.message) for w in caught if issubclass(w.category, TopologyWarning)]
+  return topology, tuple(item for text in texts for item in _ITEM.findall(text))
+
+
+_ITEM = re.compile(r"^\d+\. (.*)$", re.MULTILINE)  # of the list that a TopologyWarning is
 
 
 def measure(

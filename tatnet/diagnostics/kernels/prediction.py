@@ -12,14 +12,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tatnet.diagnostics.kernels.fluctuations import Noise, layer_noise
-from tatnet.diagnostics.kernels.interpolated_maps import c_map, local_values, q_map, rounded
+from tatnet.diagnostics.kernels.fluctuations import (
+  PAIR_SILENCE,
+  SILENCE,
+  LayerNoise,
+  Noise,
+  layer_noise,
+  linear_noise,
+  spread,
+)
+from tatnet.diagnostics.kernels.interpolated_maps import c_map, q_map, rounded
 from tatnet.layer.maps import LocalMaps
 from tatnet.network.graph import Graph
 from tatnet.network.lines import Centring, Dropout, LinearMap
 from tatnet.network.nodes import Composition, Nonlinear, Topology, WeightedSum
-
-_SILENCE = Noise()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +35,10 @@ class State:
   Attributes:
     q: q values of the inputs, shape [inputs].
     c: cosines, shape [pairs]; at the layer's mean q.
-    pair: the cosine whose scatter is followed.
+    pair: the cosine whose scatter is followed: its mean over networks of finite width.
     slope: derivative of c at 1 in that at the input.
     q_noise: relative variance of q.
-    c_noise: variance of `pair`.
+    pair_noise: covariance of the mean log q of a pair and its cosine.
     narrowness: depth over width, counted as noise of linear layers.
     width: of the last layer.
   """
@@ -41,15 +47,20 @@ class State:
   c: np.ndarray
   pair: float
   slope: float = 1.0
-  q_noise: Noise = _SILENCE
-  c_noise: Noise = _SILENCE
-  narrowness: Noise = _SILENCE
+  q_noise: Noise = SILENCE
+  pair_noise: Noise = PAIR_SILENCE
+  narrowness: Noise = SILENCE
   width: float = math.inf
 
   @property
   def mean_q(self) -> float:
     """Mean over the inputs."""
     return float(np.mean(self.q))
+
+  @property
+  def c_variance(self) -> float:
+    """Variance of `pair` over networks."""
+    return float(self.pair_noise.total[1, 1])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,13 +200,15 @@ def _through_line(
       maps = maps_of(layer)
       cosines[layer.activation] = (lambda c: c) if maps is None else maps.C
   offset, slope = node.line(cosines)
+  keeps_q = 0.0 if isinstance(node, Centring) else 1.0
   after = dataclasses.replace(
     state,
     q=q,
     c=offset + slope * state.c,
     pair=offset + slope * state.pair,
     slope=slope * state.slope,
-    c_noise=state.c_noise.through(slope, 0.0),
+    q_noise=state.q_noise.through(keeps_q, 0.0),
+    pair_noise=state.pair_noise.through(np.diag([keeps_q, slope]), np.zeros((2, 2))),
   )
   return after, lambda gradient: slope * gradient
 
@@ -207,31 +220,48 @@ def _through(maps: LocalMaps, state: State) -> tuple[State, float]:
     if not 1e-30 < q < 1e30:
       raise ValueError(f"q={q}")
     q_after = q_map(maps, state.q)
-    local = local_values(maps, q, state.pair)
+    slope_at_1 = maps.c_slope(1.0, q, q)
     c_after = c_map(maps, q)(state.c)
   except ValueError:  # the activation cannot be integrated there, or maps q to 0
     return _undefined(state), math.nan
   mean_after = float(np.mean(q_after))
-  noise = layer_noise(maps, rounded(q), rounded(state.pair))
+  noise, pair, pair_noise = _of_pair(maps, q, state)
   after = State(
     q_after,
     c_after,
-    local.pair,
-    state.slope * local.slope_at_1,
-    state.q_noise.through(local.q_slope * q / mean_after, noise.of_q / width),
-    state.c_noise.through(local.slope_at_pair, noise.of_c / width),
+    pair,
+    state.slope * slope_at_1,
+    state.q_noise.through(noise.q_slope, noise.of_q / width),
+    pair_noise,
     state.narrowness.through(1.0, 1 / width),
     width,
   )
-  return after, local.slope_at_1 * mean_after / q
+  return after, slope_at_1 * mean_after / q
+
+
+def _of_pair(maps: LocalMaps, q: float, state: State) -> tuple[LayerNoise, float, Noise]:
+  """Noise of the layer, and mean and covariance of the pair behind it."""
+  places, weights = spread(state.pair, state.c_variance)
+  here, *around = (layer_noise(maps, rounded(q), rounded(c)) for c in (state.pair, *places))
+  values = c_map(maps, q)(places)
+  mean = float(weights @ values)
+  deviation = float(weights @ (places - weights @ places) ** 2)
+  slope = (
+    math.sqrt(weights @ (values - mean) ** 2 / deviation)
+    if deviation > 1e-12
+    else maps.c_slope(float(np.clip(state.pair, -1, 1)), q, q)
+  )
+  derivatives = np.array([[here.q_slope, 0.0], [here.c_in_q, slope]])
+  added = sum(w * noise.of_pair for w, noise in zip(weights, around, strict=True)) / state.width
+  drift = sum(w * noise.drift for w, noise in zip(weights, around, strict=True)) / state.width
+  return here, mean + drift, state.pair_noise.through(derivatives, added)
 
 
 def _branch(state: State) -> State:
   return dataclasses.replace(
     state,
-    slope=1.0,
     q_noise=state.q_noise.branch(),
-    c_noise=state.c_noise.branch(),
+    pair_noise=state.pair_noise.branch(),
     narrowness=state.narrowness.branch(),
   )
 
@@ -254,9 +284,9 @@ def _joined(state: State, squares: list[float], ends: list[State]) -> State:
     q,
     mean("c"),
     pair,
-    state.slope * mean("slope"),
+    mean("slope"),
     noise("q_noise", 2.0),
-    noise("c_noise", (1 - pair**2) ** 2),
+    noise("pair_noise", linear_noise(pair)),
     noise("narrowness", 1.0),
     width,
   )

@@ -14,6 +14,7 @@ class KernelQuantities:
 
   activation: Any
   topology: Topology
+  tolerated: tuple[str, ...]
   where: list[str]
   widths: np.ndarray
   q_predicted: np.ndarray

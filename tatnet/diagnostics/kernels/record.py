@@ -18,6 +18,7 @@ class KernelReport(KernelQuantities):
   Attributes:
     activation: what was reported on.
     topology: as traced.
+    tolerated: what the trace warned of, such as "max pooling at stem": maps do not describe it.
     where: places of the layers in the model.
     widths: numbers of features, shape [layers].
     q_predicted: shape [layers, inputs]; nan where the maps are not defined.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.diagnostics.kernels.fluctuations import spread
 from tatnet.diagnostics.kernels.measurement import Measurement, measure, traced
 from tatnet.diagnostics.kernels.pairs import InputPairs
 from tatnet.diagnostics.kernels.prediction import Prediction, State, nonlinear_layers, predict
@@ -73,7 +74,7 @@ def kernel_report(
   record = as_transformed(activation)
   is_plain = callable(activation) and not isinstance(activation, Activation | TransformedActivation)
   called = activation if is_plain else record
-  topology = traced(forward, batch, called)
+  topology, tolerated = traced(forward, batch, called)
   nodes = list(nonlinear_layers(topology))
   own = [place for place, node in enumerate(nodes) if node.activation is None]
   if not own:
@@ -97,7 +98,7 @@ def kernel_report(
     maps_of,
     (next(widths) if node.activation is None else None for node in nodes),
   )
-  return _report(record, topology, measured, prediction, own)
+  return _report(record, topology, tolerated, measured, prediction, own)
 
 
 def _start(measured: Measurement) -> State:
@@ -116,6 +117,7 @@ def _start(measured: Measurement) -> State:
 def _report(
   record: TransformedActivation,
   topology: Topology,
+  tolerated: tuple[str, ...],
   measured: Measurement,
   prediction: Prediction,
   own: list[int],
@@ -125,7 +127,8 @@ def _report(
   locations, pairs = measured.q[0].shape[-1], measured.c[0].shape[1]
   cosines = np.array([state.c[: pairs * locations] for state in states])
   curves = np.array([state.c[pairs * locations :] for state in everywhere])
-  pair = np.array([state.pair for state in states])
+  # The weights in front of a layer add the noise of a linear layer.
+  on_average = [_of_a_linear_layer(state) for state in states]
   gradients = prediction.gradients[own]
   with np.errstate(all="ignore"):
     gradients = np.sqrt(gradients / gradients[-1])
@@ -134,6 +137,7 @@ def _report(
   return KernelReport(
     activation=record,
     topology=topology,
+    tolerated=tolerated,
     where=measured.where,
     widths=widths,
     q_predicted=np.array([state.q.reshape(-1, locations).mean(-1) for state in states]),
@@ -143,10 +147,9 @@ def _report(
     last_cosines=measured.c[-1].ravel().astype(np.float64),
     gradients_predicted=gradients,
     gradients_measured=measured.gradients,
-    # The weights in front of a layer add the noise of a linear layer.
     q_scatter=np.sqrt(np.array([state.q_noise.total for state in states]) + 2 / widths),
     c_scatter=np.sqrt(
-      np.array([state.c_noise.total for state in states]) + (1 - pair**2) ** 2 / widths
+      np.array([state.c_variance for state in states]) + np.array(on_average) / widths
     ),
     map_inputs=_GRID[:-1],
     map_outputs=curves[-1, :-1],
@@ -155,6 +158,12 @@ def _report(
     # Where the maps end, the layers count as a chain.
     narrowness=narrowness if math.isfinite(everywhere[-1].slope) else float(np.sum(1 / widths)),
   )
+
+
+def _of_a_linear_layer(state: State) -> float:
+  """Variance of the pair's cosine behind one of unit width, over where that cosine lies."""
+  places, weights = spread(state.pair, state.c_variance)
+  return float(weights @ (1 - places**2) ** 2)
 
 
 def _inputs(inputs: jax.Array | InputPairs) -> tuple[jax.Array, np.ndarray]:

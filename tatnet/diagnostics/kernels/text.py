@@ -32,6 +32,7 @@ def report_text(report: KernelQuantities, findings: Sequence[Finding]) -> str:
     f"Global C map from the first layer to the output: C(0) ="
     f" {round(report.orthogonal[-1], 4) + 0.0:.4f},"
     f" C'(1) = {report.slopes[-1]:.4g}. Depth over width: {report.narrowness:.2f}.",
+    *(f"The trace warned of {item}." for item in report.tolerated),
     f"Verdict: {verdict_of(findings).value}" + (":" if findings else "."),
     *(f"  {finding}  [{report.where[finding.layer - 1]}]" for finding in findings),
   ]

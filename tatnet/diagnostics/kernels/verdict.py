@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,7 @@ class Verdict(enum.Enum):
   CHAOTIC = "chaotic"
   TOO_NARROW = "too narrow for its depth"
   DEPARTS = "does not follow its maps"
+  OFF_SCALE = "gets inputs of another size"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +58,7 @@ COLLAPSED = 0.97
 Q_RANGE = 100.0
 SLOPE = 10.0
 NARROW = 1.0
+OFF_SCALE = 10.0
 
 
 def conclude(report: KernelQuantities) -> list[Finding]:
@@ -65,11 +68,12 @@ def conclude(report: KernelQuantities) -> list[Finding]:
     *_of_collapse(report),
     *_of_chaos(report),
   ]
+  size = _of_input(report)
   if report.narrowness > NARROW:
-    return [*findings, _of_width(report)]
+    return [*findings, _of_width(report), *size]
   departure = _of_departure(report)
   # Where they depart, the maps are those of another network: what is measured counts.
-  return findings if departure is None else [*_of_measurement(report), departure]
+  return [*findings, *size] if departure is None else [*_of_measurement(report), departure, *size]
 
 
 def verdict_of(findings: Sequence[Finding]) -> Verdict:
@@ -101,6 +105,21 @@ def _of_q(q: np.ndarray, source: str) -> list[Finding]:
       )
       return [Finding(verdict, k + 1, text)]
   return []
+
+
+def _of_input(report: KernelQuantities) -> list[Finding]:
+  """Methods shape an activation for signals of one q."""
+  q, meant = report.q_predicted[0], report.activation.maps.operating_q
+  ratio = float(np.mean(q)) / meant
+  if not 0 < ratio < math.inf or 1 / OFF_SCALE <= ratio <= OFF_SCALE:
+    return []
+  text = (
+    f"the first layer gets signals of q = {np.mean(q):.3g} ({np.min(q):.3g} to {np.max(q):.3g}), and the"
+    f" activation is used as if q were {meant:.3g}: what was solved for q = {meant:.3g} does not hold,"
+    " and the outputs' size follows the inputs'. Normalise the inputs, as"
+    " tatnet.per_location_normalize does."
+  )
+  return [Finding(Verdict.OFF_SCALE, 1, text)]
 
 
 def _of_collapse(report: KernelQuantities) -> list[Finding]:
@@ -164,11 +183,19 @@ def _of_departure(report: KernelQuantities) -> Finding | None:
     if wrong_q[k]
     else f"c is {c_measured[k]:.4g} where {c[k]:.4g}"
   )
-  text = (
-    f"the measured {found} is predicted. Are the weights drawn with variance 1 / inputs (times"
-    " weight_scale^2 of the activation) and the biases 0, as tatnet.ScaledUniformOrthogonal does?"
-    " Max pooling behind the first activation has no map either."
+  weights = (
+    "the weights drawn with variance 1 / inputs (times weight_scale^2 of the activation) and the"
+    " biases 0, as tatnet.ScaledUniformOrthogonal does?"
   )
+  if report.tolerated:
+    # What is known to have no map comes before what may be wrong.
+    causes = "; ".join(report.tolerated[:4]) + ("; and more" if len(report.tolerated) > 4 else "")
+    text = (
+      f"the measured {found} is predicted. The maps leave out what the trace warned of: {causes}."
+      f" If that is not the cause: are {weights}"
+    )
+  else:
+    text = f"the measured {found} is predicted. Are {weights}"
   return Finding(Verdict.DEPARTS, k + 1, text)
 
 

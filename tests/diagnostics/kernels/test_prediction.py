@@ -79,6 +79,22 @@ def test_slope_of_whole_network():
   assert walked(topology, act, 0.0).output.slope == pytest.approx(1.5, abs=1e-6)
 
 
+def test_slopes_inside_branches_are_those_from_the_input():
+  """Chaos that builds up before a branch is there in the branch as well."""
+  slope, weight = 2.0**0.25, 0.8
+  act = tatnet.transform_activation("tanh", tatnet.chain(4), tatnet.DKS(2.0))
+  block = tatnet.weighted_sum((weight, tatnet.identity()), (0.6, tatnet.chain(3)))
+  inner = tatnet.weighted_sum((0.6, block), (0.8, tatnet.nonlinear()))
+  found = walked(tatnet.sequence(tatnet.chain(4), inner, tatnet.nonlinear()), act, 0.0)
+  of_block = weight**2 + 0.36 * slope**3
+  after = slope**4 * (0.36 * of_block + 0.64 * slope)
+  inside = [slope**4 * slope**k for k in range(3)]
+  expected = [*(slope**k for k in range(4)), *inside, slope**4, after]
+  slopes = [layer.state.slope for layer in found.layers]
+  np.testing.assert_allclose(sorted(slopes), sorted(expected), rtol=1e-9)
+  assert found.output.slope == pytest.approx(after * slope)
+
+
 def test_order_of_layers():
   inner = tatnet.nonlinear(RELU)
   topology = tatnet.sequence(

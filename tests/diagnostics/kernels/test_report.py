@@ -134,6 +134,41 @@ def test_weights_that_the_maps_do_not_know_of():
   assert "ScaledUniformOrthogonal" in str(report)
 
 
+def pooling(pool):
+  def forward(x, activation):
+    for width in (64, 64, 64):
+      w_init = tatnet.ScaledUniformOrthogonal()
+      x = pool(activation(hk.Conv2D(width, 1, w_init=w_init)(x)))
+    return hk.Linear(10)(activation(hk.Linear(64)(x.mean((1, 2)))))
+
+  return forward
+
+
+def test_what_the_trace_warned_of_is_named_before_weights_are_blamed():
+  forward = pooling(lambda x: hk.max_pool(x, (1, 2, 2, 1), (1, 2, 2, 1), "VALID"))
+  with pytest.warns(tatnet.TopologyWarning, match="max pooling"):
+    report = kernel_report(forward, input_pairs([0.0], (8, 8, 64)), activation="tanh", seeds=3)
+  assert any("max pooling" in item for item in report.tolerated)
+  departure = next(f for f in report.findings if f.verdict is Verdict.DEPARTS)
+  before, after = departure.evidence.split("If that is not the cause")
+  assert "max pooling at" in before
+  assert "weights drawn" not in before
+  assert "weights drawn" in after
+  assert "The trace warned of max pooling at" in str(report)
+
+
+@pytest.mark.parametrize(("factor", "is_off"), [(100.0, True), (0.01, True), (2.0, False)])
+def test_inputs_of_another_size(factor, is_off):
+  x = factor * input_pairs([0.0, 0.5], (64,)).inputs
+  report = kernel_report(mlp(64, 8), x, activation=shaped("leaky_relu", tatnet.TAT(0.6), 8))
+  sizes = [f for f in report.findings if f.verdict is Verdict.OFF_SCALE]
+  assert bool(sizes) is is_off
+  if is_off:
+    assert report.verdict is Verdict.OFF_SCALE
+    assert "as if q were 1" in sizes[0].evidence
+    assert "per_location_normalize" in str(report)
+
+
 def test_exploding_beyond_the_range_of_numbers():
   act = tatnet.TransformedActivation("relu", output_scale=10.0)
   report = kernel_report(mlp(16, 60), input_pairs([0.0], (16,)), activation=act, seeds=2)
