@@ -7,6 +7,7 @@ from battery import (
   fields,
   functions,
   gates,
+  grouped,
   heads,
   inputs,
   noise,
@@ -19,7 +20,7 @@ from battery import (
 MODELS = [
   model
   for part in (
-    dense, convolutional, residual, norms, noise, tokens, gates, constants, functions, fields,
+    dense, convolutional, grouped, residual, norms, noise, tokens, gates, constants, functions, fields,
     heads, inputs, programs,
   )
   for model in part.MODELS

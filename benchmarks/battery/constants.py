@@ -8,7 +8,9 @@ import numpy as np
 import scipy.linalg
 
 from battery import models
-from battery.models import TANH, WIDTH, signals, squares
+from battery.initial import WIDTH, gaussian, squares
+from battery.models import TANH
+from battery.signals import signals
 
 HIDDEN, SET = signals(WIDTH), signals(8, WIDTH)
 FOUR = squares(4)
@@ -142,7 +144,7 @@ def low_rank(params, x, activation):
 
 def low_rank_start(key):
   kernels = squares(3)(key)["w"]
-  low = [(models.gaussian(key, (WIDTH, 8)), jnp.zeros([8, WIDTH])) for _ in kernels]
+  low = [(gaussian(key, (WIDTH, 8)), jnp.zeros([8, WIDTH])) for _ in kernels]
   return {"w": kernels, "low": low}
 
 

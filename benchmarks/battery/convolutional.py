@@ -1,4 +1,4 @@
-"""Convolutional networks without shortcuts: windows, strides, groups, pools, resizing."""
+"""Convolutional networks without shortcuts: windows, strides, pools, resizing."""
 
 import functools
 import itertools
@@ -11,35 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from battery import models
-from battery.models import TANH, everywhere, gaussian, signals
+from battery.initial import everywhere, gaussian, gaussian_in_haiku
+from battery.signals import signals
 
 C = 128  # channels
 X = signals(8, 8, 16)
-NARROW = r"depthwise|group|channel"
 POOLED = r"pool|averag|mean over|locations|resiz|mixed by a constant"
 
 
 def conv(channels, size, **options):
-  return hk.Conv2D(channels, size, w_init=models.gaussian_in_haiku, **options)
+  return hk.Conv2D(channels, size, w_init=gaussian_in_haiku, **options)
 
 
 def linear(size):
-  return hk.Linear(size, w_init=models.gaussian_in_haiku)
-
-
-def signs(shape, dtype):
-  return jax.random.rademacher(hk.next_rng_key(), shape, dtype)
-
-
-def centre_signs(shape, dtype):
-  """A depthwise kernel: a sign at the centre tap."""
-  kernel = jnp.zeros(shape, dtype)
-  return kernel.at[1, 1].set(signs(shape[2:], dtype))
-
-
-def centre_normals(shape, dtype):
-  kernel = jnp.zeros(shape, dtype)
-  return kernel.at[1, 1].set(jax.random.normal(hk.next_rng_key(), shape[2:], dtype))
+  return hk.Linear(size, w_init=gaussian_in_haiku)
 
 
 def vgg(x, activation, pool):
@@ -65,31 +50,6 @@ def ends_with_pool(x, activation):
   return linear(10)(x.mean((1, 2)))
 
 
-def mobilenet(x, activation, start):
-  x = activation(conv(C, 3, stride=2)(x))
-  for _ in range(3):
-    x = activation(hk.DepthwiseConv2D(1, 3, w_init=start)(x))
-    x = activation(conv(C, 1)(x))
-  return x
-
-
-def separable(x, activation):
-  """Depthwise, then pointwise, nothing between, as in Xception."""
-  x = conv(C, 3)(x)
-  for _ in range(4):
-    x = conv(C, 1)(hk.DepthwiseConv2D(1, 3, w_init=centre_signs)(activation(x)))
-  return x
-
-
-def grouped(x, activation):
-  """Groups and a shuffle of channels, as in ShuffleNet."""
-  x = conv(C, 1)(x)
-  for _ in range(4):
-    x = conv(C, 3, feature_group_count=2)(activation(x))
-    x = x.reshape(*x.shape[:-1], 2, C // 2).swapaxes(-1, -2).reshape(x.shape)
-  return x
-
-
 def resized(x, activation, method):
   x = activation(conv(C, 3, stride=2)(activation(conv(C, 3)(x))))
   x = jax.image.resize(x, (4, 8, 8, C), method)
@@ -109,7 +69,7 @@ def pixel_shuffle(x, activation):
 def transposed(x, activation, size):
   x = activation(conv(C, 3, stride=2)(x))
   for _ in range(2):
-    x = hk.Conv2DTranspose(C, size, stride=2, w_init=models.gaussian_in_haiku)(x)
+    x = hk.Conv2DTranspose(C, size, stride=2, w_init=gaussian_in_haiku)(x)
     x = activation(x)
   return conv(C, 1)(x)
 
@@ -131,7 +91,7 @@ def reflected(x, activation):
 
 def causal(x, activation):
   """A temporal net: windows look back only."""
-  conv1 = functools.partial(hk.Conv1D, C, 3, w_init=models.gaussian_in_haiku, padding="VALID")
+  conv1 = functools.partial(hk.Conv1D, C, 3, w_init=gaussian_in_haiku, padding="VALID")
   for rate in (1, 2, 4):
     x = activation(conv1(rate=rate)(jnp.pad(x, ((0, 0), (2 * rate, 0), (0, 0)))))
   return x
@@ -235,17 +195,6 @@ MODELS = [
   haiku("vgg, average pools", "vgg", vgg, arguments={"pool": hk.avg_pool}, finding=POOLED),
   haiku("strides and rates", "strided convolutions", strided),
   haiku("pool at the end", "global pooling", ends_with_pool, at="activation"),
-  haiku("mobilenet", "depthwise", mobilenet, arguments={"start": centre_signs}, finding=NARROW),
-  haiku(
-    "mobilenet, tanh, normal kernels",
-    "depthwise",
-    mobilenet,
-    arguments={"start": centre_normals},
-    activation=TANH,
-    finding=NARROW,
-  ),
-  haiku("separable", "separable", separable),
-  haiku("groups and shuffle", "grouped", grouped),
   haiku("nearest resize", "resizing", resized, arguments={"method": "nearest"}, finding=POOLED),
   haiku("bilinear resize", "resizing", resized, arguments={"method": "bilinear"}, finding=POOLED),
   haiku("pixel shuffle", "pixel shuffle", pixel_shuffle, q=None),

@@ -10,17 +10,19 @@ import jax.numpy as jnp
 from flax import nnx
 
 from battery import models
-from battery.models import TANH, WIDTH, gaussian, signals, squares, weights
+from battery.initial import WIDTH, gaussian, gaussian_in_haiku, squares, weights
+from battery.models import TANH
+from battery.signals import signals
 
 X = signals(32)
 
 
 def linear(size, **options):
-  return hk.Linear(size, w_init=models.gaussian_in_haiku, **options)
+  return hk.Linear(size, w_init=gaussian_in_haiku, **options)
 
 
 def mlp(x, activation):
-  return hk.nets.MLP([WIDTH] * 7, w_init=models.gaussian_in_haiku, activation=activation)(x)
+  return hk.nets.MLP([WIDTH] * 7, w_init=gaussian_in_haiku, activation=activation)(x)
 
 
 def stacked(x, activation):

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from battery import models
+from battery.initial import WIDTH, embedding_in_haiku, gaussian, squares, weights
 from battery.layers import linear
-from battery.models import TANH, WIDTH, Inputs, gaussian, signals, squares, weights
+from battery.models import TANH
+from battery.signals import Inputs, signals, tokens
 
 POINTS = jnp.asarray(np.random.default_rng(3).normal(size=(4, 3)), jnp.float32)
 RAW = r"raw input|input|encod|without weights"
@@ -123,7 +125,7 @@ def with_time(x, t, activation):
 
 def with_positions(ids, activation):
   """Sinusoidal positions added to embeddings."""
-  x = hk.Embed(64, WIDTH, w_init=models.embedding_in_haiku)(ids)
+  x = hk.Embed(64, WIDTH, w_init=embedding_in_haiku)(ids)
   angle = np.arange(6)[:, None] * np.exp(-np.arange(WIDTH // 2) / 16)
   x = x + jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], -1), x.dtype)
   for _ in range(3):
@@ -132,8 +134,8 @@ def with_positions(ids, activation):
 
 
 def learned_positions(ids, activation):
-  x = hk.Embed(64, WIDTH, w_init=models.embedding_in_haiku)(ids)
-  p = hk.get_parameter("positions", [6, WIDTH], init=models.embedding_in_haiku)
+  x = hk.Embed(64, WIDTH, w_init=embedding_in_haiku)(ids)
+  p = hk.get_parameter("positions", [6, WIDTH], init=embedding_in_haiku)
   x = 0.6 * x + 0.8 * p
   for _ in range(3):
     x = activation(linear()(x))
@@ -227,14 +229,12 @@ MODELS = [
     signals(32, also=(jnp.linspace(0, 50, 4),)),
     finding=RAW + "|constant",
   ),
-  models.haiku(
-    "fixed positions", "positions", with_positions, models.tokens(6), finding="constant"
-  ),
+  models.haiku("fixed positions", "positions", with_positions, tokens(6), finding="constant"),
   models.haiku(
     "learned positions",
     "positions",
     learned_positions,
-    models.tokens(6),
+    tokens(6),
     finding="initial|constant|sum",
   ),
 ]

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from battery import models
-from battery.models import WIDTH, gaussian, signals, squares
+from battery.initial import WIDTH, gaussian, squares
+from battery.signals import signals
 
 HIDDEN = signals(WIDTH)
 THREE = squares(3)

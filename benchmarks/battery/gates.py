@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from battery import models
+from battery.initial import WIDTH, gaussian, squares
 from battery.layers import conv, linear
-from battery.models import WIDTH, gaussian, signals, squares
+from battery.signals import signals
 
 VECTORS, IMAGES, SEQUENCE = signals(32), signals(6, 6, 16), signals(4, 32)
 HIDDEN = signals(WIDTH)

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 
 from battery import models
+from battery.initial import WIDTH, squares
 from battery.layers import linear
-from battery.models import WIDTH, signals, squares
+from battery.signals import signals
 
 VECTORS, HIDDEN = signals(32), signals(WIDTH)
 TWO = signals(WIDTH, also=(signals(WIDTH).arrays[0][::-1],))

@@ -7,8 +7,9 @@ import numpy as np
 
 import tatnet
 from battery import models
+from battery.initial import embedding_in_haiku
 from battery.layers import conv, linear
-from battery.models import Inputs, signals
+from battery.signals import Inputs, signals
 
 FRAMES = np.random.default_rng(7).integers(0, 256, (4, 6, 6, 3), np.uint8)
 
@@ -59,7 +60,7 @@ def with_location_norm(x, activation):
 
 def categories(x, ids, activation):
   """Numbers and embedded categories side by side."""
-  e = hk.Embed(16, 32, w_init=models.embedding_in_haiku)(ids)
+  e = hk.Embed(16, 32, w_init=embedding_in_haiku)(ids)
   x = jnp.concatenate([x, e.reshape(4, -1)], -1)
   for _ in range(3):
     x = activation(linear()(x))

@@ -2,7 +2,7 @@
 
 import haiku as hk
 
-from battery.models import WIDTH, gaussian_in_haiku
+from battery.initial import WIDTH, gaussian_in_haiku
 
 CHANNELS = 128
 

@@ -4,18 +4,15 @@ import dataclasses
 import functools
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import tatnet
-
-WIDTH = 256  # of hidden layers
-EXAMPLES = np.array([[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0], [0, 0.6, 0.8]])
-GRAM = EXAMPLES @ EXAMPLES.T  # cosines 0, 0.48, 0.6 and 0.8
+from battery.initial import gaussian
+from battery.signals import Inputs
 
 
 def unit(name: str, **fields: float) -> tatnet.TransformedActivation:
@@ -27,54 +24,6 @@ def unit(name: str, **fields: float) -> tatnet.TransformedActivation:
 RELU = unit("relu")  # C(0) = 0.318
 TANH = unit("tanh")  # C(0) = 0
 SOFTPLUS = unit("softplus")  # C(0) = 0.8
-
-
-@dataclasses.dataclass(frozen=True)
-class Inputs:
-  """Examples and what is known of their kernel.
-
-  Attributes:
-    arrays: positional arguments of the model, the batch first.
-    gram: cosines of the examples, shape [batch, batch]; the same at all locations.
-  """
-
-  arrays: tuple
-  gram: np.ndarray
-
-  @property
-  def shapes(self) -> tuple:
-    """The arguments as shapes; what is no array stays as it is."""
-    return tuple(
-      jax.ShapeDtypeStruct(a.shape, a.dtype) if hasattr(a, "shape") else a for a in self.arrays
-    )
-
-
-def signals(*shape: int, features_at: int = -1, also: Sequence[Any] = ()) -> Inputs:
-  """Four float examples of q = 1 with the cosines of GRAM at every location.
-
-  The locations are independent of each other: each has axes of its own.
-
-  Args:
-    *shape: locations and features of one example; at least three features.
-    features_at: which axis of an example holds the features.
-    also: further positional arguments.
-  """
-  *locations, features = shape if features_at == -1 else (*shape[1:], shape[0])
-  normals = np.random.default_rng(0).normal(size=(math.prod(locations), features, 3))
-  axes, _ = np.linalg.qr(normals)
-  axes *= np.sign(np.random.default_rng(1).normal(size=(math.prod(locations), 1, 3)))
-  x = np.einsum("lfk,nk->nlf", axes, EXAMPLES) * math.sqrt(features)
-  x = x.reshape(4, *locations, features)
-  x = np.moveaxis(x, -1, 1) if features_at == 0 else x
-  return Inputs((jnp.asarray(x, jnp.float32), *also), GRAM)
-
-
-def tokens(*locations: int, vocabulary: int = 64) -> Inputs:
-  """Four examples of integers that differ from each other everywhere."""
-  rng = np.random.default_rng(0)
-  ids = [rng.permutation(vocabulary)[:4] for _ in range(math.prod(locations))]
-  x = np.stack(ids, 1).reshape(4, *locations)
-  return Inputs((jnp.asarray(x, jnp.int32),), np.eye(4))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,52 +59,6 @@ class Model:
   at: str = "output"
   batched: bool = True
   q: float | None = 1.0
-
-
-# Weights of variance 1 / inputs; a kernel with a window is Delta.
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _gaussian(key, shape, dtype):
-  """A kernel [*window, inputs, outputs]."""
-  *window, inputs, outputs = shape
-  if any(size % 2 == 0 for size in window):  # no centre: all taps
-    kernel = jax.random.normal(key, shape) / math.sqrt(math.prod(shape[:-1]))
-    return kernel.astype(dtype)
-  matrix = jax.random.normal(key, (inputs, outputs)) / math.sqrt(inputs)
-  pads = [((size - 1) // 2,) * 2 for size in window]
-  return jnp.pad(matrix[*[None] * len(window)], [*pads, (0, 0), (0, 0)]).astype(dtype)
-
-
-def gaussian(key, shape, dtype=jnp.float32, out_sharding=None):
-  """A kernel [*window, inputs, outputs], as an initialiser of Flax."""
-  del out_sharding
-  return _gaussian(key, tuple(shape), jnp.dtype(dtype))
-
-
-def everywhere(key, shape, dtype=jnp.float32):
-  """A kernel [*window, inputs, outputs] that is not Delta: all its taps are random."""
-  return jax.random.normal(key, shape, dtype) / math.sqrt(math.prod(shape[:-1]))
-
-
-def embedding(key, shape, dtype=jnp.float32, out_sharding=None):
-  """A table [entries, features] with rows of q = 1."""
-  del out_sharding
-  return jax.random.normal(key, shape, dtype)
-
-
-def gaussian_in_haiku(shape, dtype):
-  """`gaussian` as an initialiser of Haiku."""
-  import haiku as hk
-
-  return gaussian(hk.next_rng_key(), shape, dtype)
-
-
-def embedding_in_haiku(shape, dtype):
-  """`embedding` as an initialiser of Haiku."""
-  import haiku as hk
-
-  return embedding(hk.next_rng_key(), shape, dtype)
 
 
 def takes(function: Callable, name: str) -> bool:
@@ -310,23 +213,3 @@ def equinox(name, kind, make, apply, inputs, *, given="shapes", **options) -> Mo
     return batch(model, *inputs.arrays, activation=activation)
 
   return Model(name, kind, "Equinox", trace, start, run, inputs, batched=False, **options)
-
-
-def weights(*shapes: tuple[int, ...]) -> Callable:
-  """init(key) -> list of kernels of these shapes."""
-
-  def init(key):
-    keys = jax.random.split(key, len(shapes))
-    return [gaussian(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-
-  return init
-
-
-def squares(count: int, width: int = WIDTH, **also) -> Callable:
-  """init(key) -> {"w": list of square matrices, ...}, with constants that start as given."""
-
-  def init(key):
-    kernels = weights(*[(width, width)] * count)(key)
-    return {"w": kernels, **{name: jnp.asarray(value, jnp.float32) for name, value in also.items()}}
-
-  return init

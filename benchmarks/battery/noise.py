@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from battery import models
+from battery.initial import WIDTH, gaussian
 from battery.layers import linear
-from battery.models import WIDTH, gaussian, signals
+from battery.signals import signals
 
 VECTORS = signals(32)
 DROPPED = r"dropout|drop|noise|random"

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from battery import models
+from battery.initial import WIDTH, gaussian, squares
 from battery.layers import CHANNELS, conv, linear
-from battery.models import SOFTPLUS, TANH, WIDTH, gaussian, signals
+from battery.models import SOFTPLUS, TANH
+from battery.signals import signals
 
 VECTORS, HIDDEN, IMAGES = signals(32), signals(WIDTH), signals(5, 5, 16)
 FIRST = signals(16, 5, 5, features_at=0)
@@ -167,7 +169,7 @@ def gained(params, x, activation):
 
 
 def gained_start(key):
-  return models.squares(4, gain=jnp.ones([4, WIDTH]), offset=jnp.zeros([4, WIDTH]))(key)
+  return squares(4, gain=jnp.ones([4, WIDTH]), offset=jnp.zeros([4, WIDTH]))(key)
 
 
 def weight_standardised(params, x, activation):
@@ -278,7 +280,7 @@ MODELS = [
     "standardised weights",
     "weight norm",
     weight_standardised,
-    models.squares(4),
+    squares(4),
     HIDDEN,
     finding="weight|standard",
   ),

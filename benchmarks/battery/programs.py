@@ -8,7 +8,9 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from battery import models
-from battery.models import TANH, WIDTH, Inputs, gaussian, signals, squares
+from battery.initial import WIDTH, gaussian, squares
+from battery.models import TANH
+from battery.signals import Inputs, signals
 
 HIDDEN, WORDS = signals(WIDTH), signals(4, WIDTH)
 LAYERS = 5

@@ -10,8 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from battery import models
+from battery.initial import WIDTH, gaussian, squares
 from battery.layers import conv, linear
-from battery.models import TANH, WIDTH, gaussian, signals, squares
+from battery.models import TANH
+from battery.signals import signals
 
 IMAGES, VECTORS, HIDDEN = signals(6, 6, 16), signals(32), signals(WIDTH)
 SUM = r"sum not normalised|not normalised"

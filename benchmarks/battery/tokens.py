@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from battery import models
+from battery.initial import WIDTH, embedding_in_haiku, gaussian, gaussian_in_haiku, weights
 from battery.layers import conv, linear
-from battery.models import TANH, WIDTH, Inputs, gaussian, signals, tokens
+from battery.models import TANH
+from battery.signals import Inputs, signals, tokens
 
 SET, TEXT = signals(6, 32), tokens(6)
 WORDS = signals(6, WIDTH)
@@ -35,20 +37,20 @@ def early_mean(x, activation):
 
 
 def bag_of_words(ids, activation):
-  x = hk.Embed(64, WIDTH, w_init=models.embedding_in_haiku)(ids)
+  x = hk.Embed(64, WIDTH, w_init=embedding_in_haiku)(ids)
   return linear()(layers(x.mean(1), activation))
 
 
 def text_net(ids, activation):
   """Embeddings, then the same layers for every word."""
-  x = hk.Embed(64, WIDTH, w_init=models.embedding_in_haiku)(ids)
+  x = hk.Embed(64, WIDTH, w_init=embedding_in_haiku)(ids)
   return linear()(layers(x, activation, 4))
 
 
 def text_conv_net(ids, activation):
-  x = hk.Embed(64, WIDTH, w_init=models.embedding_in_haiku)(ids)
+  x = hk.Embed(64, WIDTH, w_init=embedding_in_haiku)(ids)
   for _ in range(3):
-    x = activation(hk.Conv1D(WIDTH, 3, w_init=models.gaussian_in_haiku)(x))
+    x = activation(hk.Conv1D(WIDTH, 3, w_init=gaussian_in_haiku)(x))
   return linear()(x.max(1))
 
 
@@ -152,7 +154,7 @@ class LinenAttention(nn.Module):
 def vision_transformer(x, activation):
   x = conv(4, WIDTH, stride=4, padding="VALID")(x)
   x = x.reshape(x.shape[0], -1, WIDTH)
-  y = hk.MultiHeadAttention(4, 64, w_init=models.gaussian_in_haiku)(x, x, x)
+  y = hk.MultiHeadAttention(4, 64, w_init=gaussian_in_haiku)(x, x, x)
   x = 0.6 * x + 0.8 * y
   return linear()(activation(linear()(x)).mean(1))
 
@@ -202,8 +204,8 @@ def learned_mixing(params, x, activation):
 
 def learned_mixing_start(key):
   first, second = jax.random.split(key)
-  kernels = models.weights(*[(WIDTH, WIDTH)] * 2)(first)
-  return kernels, models.weights(*[(6, 6)] * 2)(second)
+  kernels = weights(*[(WIDTH, WIDTH)] * 2)(first)
+  return kernels, weights(*[(6, 6)] * 2)(second)
 
 
 def haiku(name, kind, forward, inputs=SET, **options):

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from battery import models
+from battery.signals import signals
 
 WIDTH, TOKENS = 1024, 4
-INPUTS = models.signals(TOKENS, WIDTH)
+INPUTS = signals(TOKENS, WIDTH)
 HADAMARD = scipy.linalg.hadamard(WIDTH) / math.sqrt(WIDTH)
 NEIGHBOURS = np.eye(TOKENS) / 2 + np.roll(np.eye(TOKENS), 1, 0) / 2
 
