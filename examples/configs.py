@@ -33,9 +33,10 @@ class Config:
       train and test, and in both one sub-folder of JPEG or PNG images for each class.
     data_dir: folder of prepared TensorFlow Datasets; their own default if not given.
     fake_data: random images in place of the data, to try or to time a run.
-    image_size: height and width that imagenet and folders are cropped to.
-    workers: processes that decode images; 0 for threads. Threads on up to 8 cores if
-      not given, else processes.
+    image_size: height and width that imagenet and folders are cropped to; if not
+      given, 224 for imagenet, and for folders the size of their images, up to 224.
+    workers: processes that decode the training images of imagenet and folders; 0 for
+      threads. Threads on up to 8 cores if not given, else processes.
     network: a name of tatnet.nets.names(); with a baseline, such as resnet50-bn, it
       has its own activation, method and shortcuts.
     depth: hidden layers of an mlp, or layers of another network in place of the name's.
@@ -50,7 +51,7 @@ class Config:
     normalization: of the network; none if not given.
     dropout_rate: in front of the last layer.
     optimizer_settings: the optimiser, and its schedule.
-    batch_size: global, over all devices.
+    batch_size: global, over all devices; a multiple of their number.
     steps: length of the run.
     augment: whether images are shifted, and flipped where that makes sense.
     per_location_normalize: PLN of the inputs.
@@ -61,7 +62,7 @@ class Config:
       limited time.
     seed: of everything.
     evaluate_every: steps.
-    checkpoint_every: steps.
+    checkpoint_every: steps; a checkpoint comes before every evaluation too.
     contrast: networks to train after this one for comparison. Behind a colon each may
       have another optimiser, then with its learning rate of LEARNING_RATES or with the
       one behind another colon: resnet50-bn:sgd:0.2.
@@ -77,7 +78,7 @@ class Config:
   data: str = "digits"
   data_dir: str | None = None
   fake_data: bool = False
-  image_size: int = 224
+  image_size: int | None = None
   workers: int | None = None
   network: str = "mlp"
   depth: int | None = None
@@ -139,9 +140,13 @@ class Config:
 
   def resolved(self) -> "Config":
     """With the learning rate of the data and the optimiser, where none is given."""
+    for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every", "stop_after"):
+      value = getattr(self, name)
+      if value is not None and value < 1:
+        raise ValueError(f"--{name.replace('_', '-')} {value}; expected at least 1.")
     if self.learning_rate is not None:
       return self
-    rates = LEARNING_RATES.get(self.data, LEARNING_RATES["imagenet"])
+    rates = LEARNING_RATES.get(self.data, LEARNING_RATES["folder"])
     if self.optimizer not in rates:
       raise ValueError(f"optimizer {self.optimizer!r}; expected one of {', '.join(rates)}.")
     return self.replaced(learning_rate=rates[self.optimizer])
@@ -155,7 +160,7 @@ class Config:
     return self.replaced(**other)
 
 
-# For batches of 64 to 128, and of 1024 for ImageNet. ImageNet's for kfac and sgd are those that
+# For batches of 64 to 128, and of 1024 for ImageNet. Those of folders are CIFAR's. ImageNet's for kfac and sgd are those that
 # the authors of TAT released; the others learn, and are not tuned.
 LEARNING_RATES = {
   "digits": {"sgd": 1e-3, "adam": 1e-4, "lars": 1.0, "kfac": 1e-4, "muon": 1e-3},
@@ -164,6 +169,7 @@ LEARNING_RATES = {
   "cifar100": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
   "imagenet": {"sgd": 0.1, "adam": 1e-3, "lars": 4.0, "kfac": 3e-4, "muon": 5e-3},
 }
+LEARNING_RATES["folder"] = LEARNING_RATES["cifar10"]
 
 DIGITS = Config(
   data="digits",
@@ -207,6 +213,18 @@ CIFAR10 = Config(
 )
 
 CIFAR100 = CIFAR10.replaced(data="cifar100")
+
+# Small images of one's own: the network of CIFAR-10, by an optimiser that needs no care.
+FOLDER = Config(
+  data="images",
+  network="cifar_resnet20",
+  optimizer_settings=Optimizer("adam", warmup_steps=20, factors_every=4, inverse_every=20),
+  eta=0.8,
+  batch_size=64,
+  steps=2000,
+  evaluate_every=200,
+  checkpoint_every=200,
+)
 
 # Batch 1024, 90 epochs, 5 epochs of warm-up: the configuration that the authors of
 # TAT released for K-FAC.
@@ -271,6 +289,7 @@ CONFIGS = {
   "mnist": ("an 8-layer convnet without shortcuts on MNIST", MNIST),
   "cifar10": ("a 20-layer convnet without shortcuts on CIFAR-10, beside two baselines", CIFAR10),
   "cifar100": ("the same on CIFAR-100", CIFAR100),
+  "folder": ("the same network by Adam on a folder of images of one's own, --data", FOLDER),
   "imagenet": ("vanilla ResNet-50 on ImageNet, as in the TAT paper", IMAGENET),
   "cifar10-identity": ("the all-convolutional net of Hardt & Ma on CIFAR-10", IDENTITY_CIFAR10),
   "imagenet-identity": ("theirs on ImageNet", IDENTITY_IMAGENET),

@@ -1,7 +1,9 @@
 """Batches for a config: arrays that lie on the device, or images that are decoded as they come."""
 
+import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator
@@ -9,12 +11,14 @@ from collections.abc import Callable, Iterator
 import fake
 import jax
 import jax.numpy as jnp
+import numpy as np
 from configs import Config
 
 import tatnet
 from tatnet import training
 from tatnet.training import data
 
+_LARGEST, _SIZED = 224, 32
 IN_MEMORY = ("digits", "mnist", "cifar10", "cifar100")
 
 
@@ -116,6 +120,7 @@ def in_memory(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
 def streamed(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
   """ImageNet, or a folder of images: decoded, cropped and flipped in parallel."""
   train, test = _sources(config)
+  size = config.image_size or _size_of(config, train)
   normalized = _normalized(config, "imagenet")
   cores = os.cpu_count() or 1
   workers = config.workers
@@ -128,16 +133,14 @@ def streamed(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
       config.batch_size,
       config.seed,
       shard=(jax.process_index(), jax.process_count()),
-      size=config.image_size,
+      size=size,
       **options,
     ) as batches:
       for batch in batches:
         inputs.unreadable[name].update(batches.unreadable)
         yield training.sharded(mesh, batch)
 
-  sample = jax.ShapeDtypeStruct(
-    (config.batch_size, config.image_size, config.image_size, 3), jnp.uint8
-  )
+  sample = jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8)
   inputs = Inputs(
     train.num_classes,
     jax.eval_shape(normalized, sample),
@@ -149,10 +152,24 @@ def streamed(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
   return inputs
 
 
+def _size_of(config: Config, source: data.ImageSource) -> int:
+  """Of folders the median shorter side of some of their images, which may be small."""
+  if config.fake_data or config.data == "imagenet":
+    return _LARGEST
+  sides = []
+  for index in np.linspace(0, len(source) - 1, _SIZED).astype(int):
+    with contextlib.suppress(data.UnreadableImage):  # it is reported when its turn comes
+      sides.append(min(data.decode_image(source[int(index)].encoded).shape[:2]))
+  size = min(int(np.median(sides)), _LARGEST) if sides else _LARGEST
+  logging.warning("Images are cropped to %d pixels; --image-size for another size.", size)
+  return size
+
+
 def _sources(config: Config) -> tuple[data.ImageSource, data.ImageSource]:
   """Images to train and to test on."""
   if config.fake_data:
-    return fake.Images(config.image_size), fake.Images(config.image_size)
+    images = fake.Images(config.image_size or _LARGEST)
+    return images, images
   if config.data == "imagenet":
     train = data.TfdsImages("imagenet2012", "train", config.data_dir)
     return train, data.TfdsImages("imagenet2012", "validation", config.data_dir)

@@ -190,6 +190,8 @@ class Record:
     config: of the run.
     folder: of the run.
     start: step from which it starts or goes on.
+    best_accuracy: of the evaluations so far.
+    owes_evaluation: whether one was cut off at that step, and has to be made up for.
   """
 
   config: Config
@@ -203,7 +205,7 @@ class Record:
     evaluated = {row["step"] for row in rows if "test_accuracy" in row}
     is_due = self.start % self.config.evaluate_every == 0 or self.start == self.config.steps
     self.owes_evaluation = self.start > 0 and is_due and self.start not in evaluated
-    self._best_accuracy = max((row.get("test_accuracy", -1.0) for row in rows), default=-1.0)
+    self.best_accuracy = max((row.get("test_accuracy", -1.0) for row in rows), default=-1.0)
     self._rates = _Rates(self.config)
     self._saved = self.start
     is_writer = jax.process_index() == 0
@@ -254,8 +256,8 @@ class Record:
     """Saves the parameters if they are the best so far, and writes the result, if there is one."""
     if result is None:
       return
-    if result.accuracy > self._best_accuracy:
-      self._best_accuracy = result.accuracy
+    if result.accuracy > self.best_accuracy:
+      self.best_accuracy = result.accuracy
       params = training.parameters_to_evaluate(state)
       self._best.save(number, {"params": params, "network_state": state.network_state})
     if self._writer is not None:

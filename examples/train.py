@@ -7,38 +7,27 @@ python examples/train.py cifar10 --network cifar_resnet56 --eta 0.9 --steps 4000
 python examples/train.py --plot runs/cifar10-cifar_resnet20 runs/cifar10-cifar_resnet56
 """
 
-import argparse
 import contextlib
 import dataclasses
-import json
 import logging
-import math
 import pathlib
 import shlex
 import sys
 import time
 import traceback
-from typing import NamedTuple
 
 import endings
 import folders
 import jax
+import summary
 import tyro
 from companions import Companions
 from configs import CONFIGS, Config
 from loop import NotFinite, Record, assemble, train, unreadable_images
+from summary import Row
 
 import tatnet
 from tatnet import training
-
-
-class Row(NamedTuple):
-  """What is printed about a run at the end; a contrast that diverged has no result."""
-
-  config: Config
-  folder: pathlib.Path
-  result: training.Result | None
-  minutes: float
 
 
 def run(config: Config, folder: pathlib.Path) -> Row:
@@ -72,7 +61,8 @@ def run(config: Config, folder: pathlib.Path) -> Row:
       sentence = f"Stopped and saved at step {outcome.step}. Go on with:\n  {again}"
       raise endings.Ended(sentence, endings.STOPPED)
     result = outcome.result or parts.evaluate(outcome.state, lambda _: False)
-  return Row(config, folder, result, (time.perf_counter() - begin) / 60)
+  minutes = (time.perf_counter() - begin) / 60
+  return Row(config, folder, result, record.best_accuracy, minutes)
 
 
 def main(config: Config) -> list[Row]:
@@ -117,59 +107,26 @@ def train_all(config: Config, out: pathlib.Path) -> list[Row]:
       if folder == out:
         raise endings.Ended(str(error), endings.DIVERGED) from error
       print(f"{each.network}, {each.optimizer}: {error}", file=sys.stderr)
-      rows.append(Row(each, folder, None, math.nan))
+      rows.append(Row(each, folder))
   if jax.process_index() == 0:
-    _print_summary(rows, out / "curves.png")
+    with endings.sentences(out):
+      summary.print_table(rows)
+      summary.draw([row.folder for row in rows], out / "curves.png")
   return rows
-
-
-def _print_summary(rows: list[Row], picture: pathlib.Path) -> None:
-  drawn = [row.folder for row in rows if training.read_metrics(row.folder)]
-  training.plot_runs({_label(folder): folder for folder in drawn}, picture)
-  print(f"\n{'network':26} {'optimiser':9} {'test accuracy':>14} {'test loss':>10} {'minutes':>8}")
-  for config, _, result, minutes in rows:
-    run_of = f"{config.network:26} {config.optimizer:9}"
-    if result is None:
-      print(f"{run_of} {'diverged':>14}")
-    else:
-      print(f"{run_of} {100 * result.accuracy:12.2f} % {result.loss:10.4f} {minutes:8.1f}")
-  config, _, result, _ = rows[0]
-  print(f"{config.steps} steps of {config.batch_size} images, {result.count} test images.")
-  print(f"Curves: {picture}")
-
-
-def _label(folder: pathlib.Path) -> str:
-  """A run in a legend."""
-  config = json.loads((folder / "config.json").read_text())
-  return f"{config['network']}, {config['optimizer']}"
-
-
-def plot(arguments: list[str]) -> None:
-  """Draws several runs in one figure."""
-  parser = argparse.ArgumentParser(description="Draws several runs in one figure.")
-  parser.add_argument("--plot", nargs="+", type=pathlib.Path, metavar="FOLDER")
-  parser.add_argument("--out", default="curves.png", help="the PNG; curves.png if not given")
-  given = parser.parse_args(arguments)
-  labels = [_label(folder) for folder in given.plot]
-  if len(set(labels)) < len(labels):
-    labels = [f"{folder.name}: {label}" for folder, label in zip(given.plot, labels, strict=True)]
-  training.plot_runs(dict(zip(labels, given.plot, strict=True)), given.out)
-  print(f"Curves: {given.out}")
 
 
 if __name__ == "__main__":
   logging.basicConfig(level=logging.WARNING, format="%(message)s")
   # Orbax's threads log tracebacks of errors that it raises as well.
   logging.getLogger("absl").addFilter(lambda record: not record.exc_info)
-  if "--plot" in sys.argv:
-    plot(sys.argv[1:])
-  else:
-    chosen = tyro.extras.overridable_config_cli(CONFIGS, description=__doc__)
-    try:
-      main(chosen)
-    except endings.Ended as end:
-      print(end, file=sys.stderr)
-      sys.exit(end.code)
-    except KeyboardInterrupt:  # while no step was running
-      print("Stopped; what was saved before is intact.", file=sys.stderr)
-      sys.exit(endings.INTERRUPTED)
+  try:
+    if "--plot" in sys.argv:
+      summary.plot(sys.argv[1:])
+    else:
+      main(tyro.extras.overridable_config_cli(CONFIGS, description=__doc__))
+  except endings.Ended as end:
+    print(end, file=sys.stderr)
+    sys.exit(end.code)
+  except KeyboardInterrupt:  # while no step was running
+    print("Stopped; what was saved before is intact.", file=sys.stderr)
+    sys.exit(endings.INTERRUPTED)

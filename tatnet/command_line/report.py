@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     raise CommandError(f"{arguments.network} failed: {type(error).__name__}: {error}") from error
   sys.stdout.write(f"{report}\n")
   if arguments.png is not None:
-    diagnostics.report_figure(report).savefig(arguments.png, dpi=100)
+    diagnostics.report_figure(report).savefig(arguments.png, dpi=100, format="png")
   return 1 if arguments.check and report.findings else 0
 
 

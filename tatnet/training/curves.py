@@ -14,12 +14,15 @@ PANELS = (
 )
 
 
-def plot_runs(runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path) -> None:
+def plot_runs(
+  runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path, title: str = ""
+) -> None:
   """Draws loss and accuracies of runs against their steps.
 
   Args:
     runs: folders by the name in the legend.
     path: the PNG to write.
+    title: what the runs have in common.
 
   Raises:
     FileNotFoundError: a folder without ``metrics.jsonl``.
@@ -38,7 +41,7 @@ def plot_runs(runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path) 
     import matplotlib.figure
   except ImportError as error:
     raise ImportError("plot_runs needs matplotlib: pip install 'tatnet[examples]'.") from error
-  figure = matplotlib.figure.Figure(figsize=(13, 3.6), layout="constrained")
+  figure = matplotlib.figure.Figure(figsize=(13, 4.2), layout="constrained")
   panels = figure.subplots(1, len(PANELS))
   for name, folder in runs.items():
     rows = read_metrics(folder)
@@ -52,7 +55,10 @@ def plot_runs(runs: Mapping[str, str | pathlib.Path], path: str | pathlib.Path) 
       axes.grid(alpha=0.3)
   if all(row.get("loss", 1) > 0 for folder in runs.values() for row in read_metrics(folder)):
     panels[0].set_yscale("log")
-  panels[0].legend()
+  figure.suptitle(title)
+  # Beside the panels, where it covers no curve.
+  handles, labels = panels[0].get_legend_handles_labels()
+  figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3))
   picture = io.BytesIO()
   figure.savefig(picture, dpi=110)
   write_whole(pathlib.Path(path), picture.getvalue())

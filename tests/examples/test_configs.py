@@ -38,7 +38,7 @@ def small(example, name, folder, **options):
 
 NAMES = (
   *("digits", "mnist", "cifar10", "cifar100", "imagenet"),
-  *("cifar10-identity", "imagenet-identity", "cifar10-modified"),
+  *("folder", "cifar10-identity", "imagenet-identity", "cifar10-modified"),
 )
 
 
