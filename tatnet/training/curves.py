@@ -47,11 +47,11 @@ def plot_runs(
     rows = read_metrics(folder)
     if not rows:
       raise FileNotFoundError(f"{folder} has no metrics.jsonl; expected the folder of a run.")
-    for axes, (key, title) in zip(panels, PANELS, strict=True):
+    for axes, (key, heading) in zip(panels, PANELS, strict=True):
       points = [(row["step"], row[key]) for row in rows if key in row]
       if points:
         axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else None)
-      axes.set(xlabel="step", title=title)
+      axes.set(xlabel="step", title=heading)
       axes.grid(alpha=0.3)
   if all(row.get("loss", 1) > 0 for folder in runs.values() for row in read_metrics(folder)):
     panels[0].set_yscale("log")
