@@ -1,8 +1,10 @@
 """Checkpoints: exact round trips, and damage that is noticed."""
 
+import json
 import resource
 import shutil
 
+import damages
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,3 +138,69 @@ def test_a_checkpoint_of_another_model(tmp_path):
 def test_keep_must_be_positive(tmp_path):
   with pytest.raises(ValueError, match="keep=0"):
     training.Checkpoints(tmp_path, keep=0)
+
+
+@pytest.mark.parametrize("how", damages.DAMAGES)
+def test_damage_to_any_file_of_a_checkpoint(tmp_path, how):
+  saved(tmp_path / "run", 1, 2)
+  files = [path for path in (tmp_path / "run" / "2").rglob("*") if path.stat().st_size]
+  for number, file in enumerate(path.relative_to(tmp_path) for path in files if path.is_file()):
+    copy = tmp_path / str(number)
+    shutil.copytree(tmp_path / "run", copy / "run")
+    how(copy / file)
+    assert training.Checkpoints(copy / "run").latest() == 1, file
+  assert number > 3
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda text: text.replace("['w']", "['v']"),
+    lambda text: "null",
+    lambda text: "[1, 2]",
+    lambda text: '{"files": [], "leaves": {}}',
+    lambda text: "[" * 100_000,
+    lambda text: json.dumps({k: v for k, v in json.loads(text).items() if k != "digest"}),
+  ],
+)
+def test_a_manifest_that_is_another_is_damage_and_not_another_model(tmp_path, change):
+  checkpoints = saved(tmp_path, 1, 2)
+  manifest = tmp_path / "2" / "manifest.json"
+  manifest.write_text(change(manifest.read_text()))
+  assert checkpoints.restore(EMPTY)[0] == 1
+
+
+def test_what_was_just_written_stays_beside_later_damaged_ones(tmp_path):
+  checkpoints = saved(tmp_path, 8, 12)
+  for step in (8, 12):
+    damage_by_changing(tmp_path / str(step))
+  again = training.Checkpoints(tmp_path, keep=1)
+  for step in (4, 5):
+    again.save(step, {**STATE, "n": jnp.int32(step)})
+    assert again.restore(EMPTY)[0] == step
+  assert checkpoints.steps() == [5, 8, 12]
+
+
+def test_damaged_ones_do_not_count_as_kept(tmp_path):
+  checkpoints = saved(tmp_path, 1, 2, keep=2)
+  damage_by_changing(tmp_path / "2")
+  checkpoints.save(3, STATE)
+  damage_by_changing(tmp_path / "3")
+  assert checkpoints.latest() == 1
+  checkpoints.save(4, STATE)
+  assert checkpoints.steps() == [1, 2, 3, 4]  # 1 is the second intact one
+  checkpoints.save(5, STATE)
+  assert checkpoints.steps() == [4, 5]
+
+
+def test_the_same_step_again(tmp_path):
+  checkpoints = saved(tmp_path, 1)
+  checkpoints.save(1, {**STATE, "n": jnp.int32(9)})
+  assert int(checkpoints.restore(EMPTY)[1]["n"]) == 9
+  assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
+@pytest.mark.parametrize("step", [-1, 1.5])
+def test_a_step_that_names_no_checkpoint(tmp_path, step):
+  with pytest.raises(ValueError, match="expected an integer from 0"):
+    training.Checkpoints(tmp_path).save(step, STATE)

@@ -251,3 +251,21 @@ def test_the_host_and_the_device_agree_on_when_factors_are_due():
     before = int(state.optimizer_state[0].batches)
     state, _ = step(state, BATCH, refresh=due)
     assert int(state.optimizer_state[0].batches) == before + due
+
+
+@pytest.mark.parametrize("label", [-1, 3, 1000])
+def test_a_label_that_is_no_class_is_not_trained_on_in_silence(caplog, label):
+  labels = LABELS.at[5].set(label)
+  network, optimizer = small(), optax.sgd(0.1)
+  state = training.create_state(network, optimizer, jax.random.key(0), IMAGES)
+  batch = {"image": IMAGES, "label": labels}
+  evaluated = [{**batch, "mask": jnp.ones(32, bool)}]
+  result = training.make_evaluation(network)(state.params, state.network_state, evaluated)
+  assert math.isnan(result.loss)
+  assert "1 of 32 labels are none of the network's classes" in caplog.text
+  masked = [{**batch, "mask": jnp.arange(32) != 5}]
+  assert math.isfinite(
+    training.make_evaluation(network)(state.params, state.network_state, masked).loss
+  )
+  _, metrics = training.make_train_step(network, LOSS, optimizer)(state, batch)
+  assert math.isnan(metrics["loss"])

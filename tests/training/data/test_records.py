@@ -63,6 +63,21 @@ def test_cut_off_records_are_told(keep):
     image_and_label(whole[: min(keep, len(whole) - 1)])
 
 
+@pytest.mark.parametrize(
+  "message", [b"\xff" * 1_000_000, b"\x0a" + b"\xff" * 11, b"\x0d\x00", b"\x09" + bytes(7)]
+)
+def test_integers_without_an_end_and_cut_numbers(message):
+  with pytest.raises(ValueError, match="are not a record"):
+    image_and_label(message)
+
+
+def test_an_image_that_is_a_number():
+  image = field(1, field(1, b"image") + field(2, field(1, varint(1 << 3) + varint(7))))
+  label = field(1, field(1, b"label") + field(2, field(3, field(1, varint(1)))))
+  with pytest.raises(ValueError, match="is a number; expected an encoded file"):
+    image_and_label(field(1, image + label))
+
+
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no prepared data in {DATA}")
 def test_the_same_as_tfds_reads():
   import tensorflow_datasets as tfds
