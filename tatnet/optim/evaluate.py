@@ -12,6 +12,7 @@ from tatnet.optim.adapters import run_type
 from tatnet.optim.batch_model import BatchModel, Options, Program, split_options
 from tatnet.optim.blocks import Uncovered, check_uncovered
 from tatnet.optim.losses import Loss, fisher_sample, hessian_root
+from tatnet.optim.meshes import varying_like
 from tatnet.optim.taps import Observer, Sharing
 
 Curvature = Literal["fisher", "gauss-newton", "empirical"]
@@ -128,7 +129,8 @@ def value_grad_and_factors(
     model_key, sample_key = (None, None) if key is None else jax.random.split(key)
     observer = Observer(_batch_size(inputs), sharing, dtype_of(params))
     run = make(network, observer, params, state, model_key, inputs, kwargs)
-    taps = run.taps(uncovered)
+    params = varying_like(inputs, params)
+    taps = varying_like(inputs, run.taps(uncovered))
 
     outputs, pull_back, new_state = jax.vjp(run, params, taps, has_aux=True)
     batch, options = _batch_of(inputs, targets, state, model_key, kwargs)
@@ -148,7 +150,8 @@ def value_grad_and_factors(
       return Factors(jnp.ones(()), run.factors(taps, cotangents))
 
     def none():
-      return jax.tree.map(jnp.zeros_like, jax.eval_shape(factors))
+      empty = jax.tree.map(jnp.zeros_like, jax.eval_shape(factors))
+      return Factors(empty.weight, varying_like(inputs, empty.layers))
 
     if isinstance(refresh, bool | np.bool_):
       found = factors() if refresh else none()

@@ -139,11 +139,13 @@ def _spread(stack: Sides, mesh: jax.sharding.Mesh) -> Inverted:
     return Inverted(packed, is_finite[None])
 
   shares = jax.P(mesh.axis_names)
+  given = {side: filled(*damped) for side, damped in stack.items()}
+  is_explicit = jax.sharding.AxisType.Explicit in mesh.axis_types
+  placed = jax.reshard if is_explicit else jax.lax.with_sharding_constraint
   found = jax.shard_map(share, mesh=mesh, in_specs=(shares,), out_specs=shares, check_vma=False)(
-    {side: filled(*damped) for side, damped in stack.items()}
+    placed(given, jax.sharding.NamedSharding(mesh, shares)) if is_explicit else given
   )
-  everywhere = jax.sharding.NamedSharding(mesh, jax.P())
-  packed, is_finite = jax.lax.with_sharding_constraint(found, everywhere)
+  packed, is_finite = placed(found, jax.sharding.NamedSharding(mesh, jax.P()))
   return Inverted({side: pairs[:count] for side, pairs in packed.items()}, is_finite.all())
 
 

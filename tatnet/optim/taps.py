@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tatnet.optim.meshes import without_explicit_axes
 from tatnet.optim.patches import Window, padded, patch_moment, patch_sum, wide
 from tatnet.optim.rows import Rows
 from tatnet.optim.uses import Look, marked
@@ -222,7 +223,8 @@ class Statistic:
       if self.plan.is_vmapped and seen[-1].ndim < self._seen()[0].ndim:
         # What a vmap around this replaces.
         return {own.name: jnp.zeros(own.dummy, self.observer.dtype) for own in self._seen()}
-      return jax.tree.map(lambda a: a.astype(self.observer.dtype), self(*seen))
+      found = without_explicit_axes(self, *seen)
+      return jax.tree.map(lambda a: a.astype(self.observer.dtype), found)
 
     if not self.plan.is_vmapped:
       return statistic(*seen)
