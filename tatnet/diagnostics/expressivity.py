@@ -217,8 +217,9 @@ def expressive_parameter_count(
 ) -> int:
   r"""How many parameters `expressive_network` needs: :math:`k d + 2 k n + n + k r + r^2 + r`.
 
-  With :math:`k = O(\log n)` that is :math:`O(n \log n + r^2)`: each example costs a row of U, a
-  column of V and a threshold.
+  With :math:`k = O(\log n)`, which a fixed distance between the examples allows, that is
+  :math:`O(n \log n + r^2 + d \log n)`: each example costs a row of U, a column of V and a
+  threshold, and the projection k d, which the paper leaves out.
 
   Args:
     num_examples: n, distinct ones.

@@ -8,8 +8,9 @@ parameters, and the outputs F of the chain on a batch,
 
 where sigma_min is 0 for a matrix with more rows than columns. A loss c(F) with
 ``|c'|^2 / 2 >= mu_c (c - c*)`` then obeys the Polyak-Lojasiewicz inequality with
-``mu = mu_c lambda_min(DF DF^T)``: gradient descent of small steps shrinks the
-loss at least by ``exp(-2 mu t)``.
+``mu = mu_c lambda_min(DF DF^T)``: gradient flow shrinks the loss at least by
+``exp(-2 mu t)``, and gradient descent by ``1 - eta mu`` in a step of size eta, if the
+loss's gradient is Lipschitz along it with a constant of at most ``1 / eta``.
 
 References:
   MacDonald et al., On skip connections and normalisation layers in deep optimisation

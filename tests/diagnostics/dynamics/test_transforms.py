@@ -189,6 +189,27 @@ def test_constrained_training_reduces_the_loss():
   assert _loss(params)[0] < 0.9 * _loss(_start())[0]
 
 
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_turns_behind_momentum_of_independent_gradients(momentum):
+  """Each step turns a layer by the angle of a sum of independent directions."""
+  optimizer = constrain_rates(0.01, 0.1, {"w": True}, optax.trace(momentum))
+
+  def step(carry, key):
+    params, state = carry
+    draw, w = jax.random.normal(key, [1000]), params["w"]
+    gradient = draw - (draw @ w) * w / (w @ w)
+    updates, state = optimizer.update({"w": gradient}, state, params)
+    new = optax.apply_updates(params, updates)
+    chord = jnp.linalg.norm(new["w"] / jnp.linalg.norm(new["w"]) - w / jnp.linalg.norm(w))
+    return (new, state), 2 * jnp.arcsin(chord / 2)
+
+  params = {"w": jax.random.normal(jax.random.key(0), [1000])}
+  keys = jax.random.split(jax.random.key(1), 600)
+  _, angles = jax.lax.scan(step, (params, optimizer.init(params)), keys)
+  found = float(angles[200:].mean()) / np.arctan(0.01)
+  assert found == pytest.approx((1 - momentum**2) ** -0.5, rel=0.03)
+
+
 def test_constraint_leaves_a_layer_without_gradient_alone():
   optimizer = constrain_rates(0.1, 0.1, {"a": True, "b": True})
   params = {"a": jnp.ones(2), "b": jnp.array([1.0, 0.0])}
