@@ -15,6 +15,14 @@ FRAMES = np.random.default_rng(7).integers(0, 256, (4, 6, 6, 3), np.uint8)
 
 BLACK_AND_WHITE = np.where(FRAMES > 127, 255, 0).astype(np.uint8)  # of q = 1 in that range
 
+MEAN, SPREAD = jnp.linspace(-0.3, 0.3, 16), jnp.linspace(0.5, 2, 16)
+
+
+def raw_images() -> Inputs:
+  """Images that have q = 1 once the mean and the spread of the data are taken away."""
+  images = signals(6, 6, 16)
+  return Inputs((images.arrays[0] * SPREAD + MEAN,), images.gram)
+
 
 def cosines(x) -> np.ndarray:
   """Of flattened examples."""
@@ -45,7 +53,7 @@ def to_unit_range(frames, activation):
 
 def rescaled(x, activation):
   """The mean and the spread of the data are constants of the model."""
-  x = (x - jnp.linspace(-0.3, 0.3, 16)) / jnp.linspace(0.5, 2, 16)
+  x = (x - MEAN) / SPREAD
   for _ in range(3):
     x = activation(conv()(x))
   return x
@@ -108,7 +116,7 @@ MODELS = [
     "mean and spread of the data",
     "rescaled inputs",
     rescaled,
-    signals(6, 6, 16),
+    raw_images(),
     finding="constant|input",
   ),
   models.haiku("location norm", "rescaled inputs", with_location_norm, signals(6, 6, 16)),

@@ -36,6 +36,7 @@ AGREE = [
   "lone hard tanh, scaled",
   "bare snake",
   "one-hot words",
+  "siren",
   "merged product",
   "shard_map, Auto, data cut",
   "gradients clipped",
