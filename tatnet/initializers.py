@@ -139,7 +139,11 @@ class _Stack(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ScaledUniformOrthogonal:
-  """Haiku initialiser form of `scaled_uniform_orthogonal`.
+  """Initialiser form of `scaled_uniform_orthogonal`, for Haiku, Flax and Equinox.
+
+  Haiku calls ``init(shape, dtype)`` inside `hk.transform`; Flax, and whoever sets the
+  weights of Equinox, ``init(key, shape, dtype)``. Equinox keeps weights the other way
+  round, ``[outputs, inputs, *window]``.
 
   Attributes:
     scale: factor on the weights; 1 for DKS and TAT.
@@ -151,17 +155,33 @@ class ScaledUniformOrthogonal:
     >>> params = hk.transform(forward).init(jax.random.key(0), jnp.ones([8, 16]))
     >>> params["linear"]["w"].shape
     (16, 64)
+    >>> tatnet.ScaledUniformOrthogonal()(jax.random.key(0), (16, 64)).shape
+    (16, 64)
   """
 
   scale: float = 1.0
   delta: bool = True
 
-  def __call__(self, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
-    """Draws a weight inside `hk.transform`; raises as `scaled_uniform_orthogonal`."""
-    import haiku as hk  # the core works without Haiku
+  def __call__(self, *arguments, dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Draws a weight.
 
+    Args:
+      *arguments: ``(shape, dtype)`` inside `hk.transform`, or ``(key, shape, dtype)``;
+        the dtype may be left out.
+      dtype: of the weight, where it is given by name.
+
+    Raises:
+      ValueError, TypeError: as `scaled_uniform_orthogonal`.
+    """
+    first, *rest = arguments
+    if isinstance(first, jax.Array):
+      key, (shape, *rest) = first, rest
+    else:
+      import haiku as hk  # the core works without Haiku
+
+      key, shape = hk.next_rng_key(), first
     return scaled_uniform_orthogonal(
-      hk.next_rng_key(), shape, dtype, scale=self.scale, delta=self.delta
+      key, shape, rest[0] if rest else dtype, scale=self.scale, delta=self.delta
     )
 
   def num_normals(self, weights: Sequence[jax.ShapeDtypeStruct]) -> int:
