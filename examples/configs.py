@@ -146,9 +146,13 @@ class Config:
         raise ValueError(f"--{name.replace('_', '-')} {value}; expected at least 1.")
     if self.learning_rate is not None:
       return self
+    if self.optimizer == "adaptive-kfac":
+      return self.replaced(learning_rate=0.0)  # it finds its own
     rates = LEARNING_RATES.get(self.data, LEARNING_RATES["folder"])
     if self.optimizer not in rates:
-      raise ValueError(f"optimizer {self.optimizer!r}; expected one of {', '.join(rates)}.")
+      raise ValueError(
+        f"optimizer {self.optimizer!r}; expected one of {', '.join((*rates, 'adaptive-kfac'))}."
+      )
     return self.replaced(learning_rate=rates[self.optimizer])
 
   def contrasted(self, contrast: str) -> "Config":

@@ -207,7 +207,7 @@ class Record:
     self.owes_evaluation = self.start > 0 and is_due and self.start not in evaluated
     self.best_accuracy = max((row.get("test_accuracy", -1.0) for row in rows), default=-1.0)
     self._rates = _Rates(self.config)
-    self._saved = self.start
+    self._saved, self._has_warned = self.start, False
     is_writer = jax.process_index() == 0
     self._writer = training.MetricsWriter(self.folder, self.start) if is_writer else None
     self._bar = tqdm(
@@ -235,10 +235,18 @@ class Record:
     if self._writer is not None:
       self._writer.write(number, values)
     self._bar.set_postfix_str(
-      f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.3f},"
+      f"loss {values['loss']:.3f}, accuracy {values['accuracy']:.3f},{_found_by_kfac(values)}"
       f" {values['images_per_second']:.0f} images/s",
       refresh=False,
     )
+    if values.get("overshoot", 0.0) > 1 and not self._has_warned:
+      self._has_warned = True
+      self._bar.write(
+        f"Step {number}: the loss rises along K-FAC's own steps (overshoot"
+        f" {values['overshoot']:.2g}): --learning-rate over --damping is too high. Raise"
+        " --damping, or take --optimizer adaptive-kfac.",
+        file=sys.stderr,
+      )
     self._bar.update()
 
   def _end_the_run(self, number: int, name: str, value: float) -> None:
@@ -275,6 +283,16 @@ class Record:
     self._bar.close()
     if self._writer is not None:
       self._writer.close()
+
+
+def _found_by_kfac(values: dict[str, float]) -> str:
+  """What K-FAC has found itself, for the bar."""
+  if "reduction_ratio" not in values:
+    return ""
+  return (
+    f" rate {values['learning_rate']:.2g}, damping {values['damping']:.2g},"
+    f" ratio {values['reduction_ratio']:.2f},"
+  )
 
 
 class _Rates:

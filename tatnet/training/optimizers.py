@@ -6,9 +6,10 @@ from typing import Any, Literal, get_args
 import jax
 import optax
 
+from tatnet.optim.adaptive import adaptive_kfac
 from tatnet.optim.alias import are_weights, kfac
 
-Name = Literal["sgd", "adam", "lars", "kfac", "muon"]
+Name = Literal["sgd", "adam", "lars", "kfac", "adaptive-kfac", "muon"]
 Schedule = Literal["cosine", "constant", "steps"]
 
 
@@ -17,8 +18,9 @@ class OptimizerSettings:
   """What an optimiser is made of.
 
   Attributes:
-    name: "sgd", "adam" (AdamW), "lars", "kfac" or "muon".
-    learning_rate: at the end of the warm-up.
+    name: "sgd", "adam" (AdamW), "lars", "kfac", "adaptive-kfac" or "muon".
+    learning_rate: at the end of the warm-up; adaptive-kfac finds its own, momentum
+      and damping.
     warmup_steps: steps of linear warm-up from 0.
     schedule: "cosine" to 0, "constant", or "steps": multiplied by `drop_factor` at
       each of `drops`.
@@ -30,9 +32,9 @@ class OptimizerSettings:
     weight_decay: on weights; biases, scales and offsets are not decayed.
     damping: of kfac.
     norm_constraint: of kfac; None for none.
-    factors_every: steps between refreshes of kfac's factors.
-    inverse_every: steps between kfac's inversions.
-    burn_in: first steps on which kfac only collects factors.
+    factors_every: steps between refreshes of kfac's factors, also of adaptive-kfac's.
+    inverse_every: steps between kfac's inversions; adaptive-kfac has one every 5.
+    burn_in: first steps on which both kinds of kfac only collect factors.
     trust_coefficient: of lars.
 
   Example:
@@ -69,7 +71,7 @@ class OptimizerSettings:
       [0, 1, 2, 6, 10]
     """
     after = step - self.burn_in
-    return self.name == "kfac" and (after < 0 or after % self.factors_every == 0)
+    return self.name in ("kfac", "adaptive-kfac") and (after < 0 or after % self.factors_every == 0)
 
 
 def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Schedule:
@@ -161,6 +163,13 @@ def make_optimizer(
       norm_constraint=settings.norm_constraint,
       factors_every=settings.factors_every,
       inverse_every=settings.inverse_every,
+      burn_in=settings.burn_in,
+      weight_decay=decay,
+      mesh=mesh,
+    )
+  elif settings.name == "adaptive-kfac":
+    made = adaptive_kfac(
+      factors_every=settings.factors_every,
       burn_in=settings.burn_in,
       weight_decay=decay,
       mesh=mesh,

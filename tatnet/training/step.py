@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from tatnet.optim.adaptive import AdaptiveKfacState
+from tatnet.optim.alias import MomentumState
 from tatnet.optim.evaluate import value_grad_and_factors
 from tatnet.optim.kfac import ScaleByKfacState, factors_due
 from tatnet.optim.losses import Loss
@@ -44,7 +46,9 @@ def make_train_step(
     A jitted function ``(state, batch, refresh=None) -> (state, metrics)`` that
     consumes the state. The batch is ``{"image": ..., "label": ...}``; metrics are
     means over it: "loss", "accuracy", and the norms "gradient_norm" and
-    "update_norm". The loss is NaN where an integer label is none of the classes: a
+    "update_norm"; of K-FAC also what its state tells: "overshoot" or, where it finds its
+    own, "learning_rate", "momentum", "damping", "reduction_ratio", "expected_change" and
+    "rejected". The loss is NaN where an integer label is none of the classes: a
     compiled program cannot raise an error. `refresh` says whether the factors are due, from
     `OptimizerSettings.factors_due`, and makes two programs; None asks the
     optimiser's state on the device, in one program, which is slow on CPUs for
@@ -79,7 +83,7 @@ def make_train_step(
       refresh=factors_due(state.optimizer_state) if refresh is None else refresh,
       is_training=True,
     )
-    extra = {"factors": result.factors}
+    extra = {"factors": result.factors, "model": result.model}
     return result.loss, result.outputs, result.gradients, result.state, extra
 
   def without_factors(state: TrainState, inputs, labels, key, refresh):
@@ -123,6 +127,7 @@ def make_train_step(
       "accuracy": jnp.mean(jnp.argmax(outputs, -1) == batch["label"]),
       "gradient_norm": optax.tree.norm(gradients),
       "update_norm": optax.tree.norm(updates),
+      **_of_curvature(optimizer_state),
     }
     new = TrainState(state.step + 1, params, network_state, optimizer_state, average, state.key)
     return new, metrics
@@ -145,3 +150,27 @@ def _wants_factors(optimizer_state: Any) -> bool:
       optimizer_state, is_leaf=lambda part: isinstance(part, ScaleByKfacState)
     )
   )
+
+
+_OF_ADAPTIVE_KFAC = (
+  "learning_rate",
+  "momentum",
+  "damping",
+  "reduction_ratio",
+  "expected_change",
+  "rejected",
+)
+
+
+def _of_curvature(optimizer_state: Any) -> Metrics:
+  """What the state of either K-FAC tells about its steps."""
+
+  def is_known(part):
+    return isinstance(part, AdaptiveKfacState | MomentumState)
+
+  for part in jax.tree.leaves(optimizer_state, is_leaf=is_known):
+    if isinstance(part, AdaptiveKfacState):
+      return {name: getattr(part, name) for name in _OF_ADAPTIVE_KFAC}
+    if isinstance(part, MomentumState):
+      return {"overshoot": part.overshoot}
+  return {}

@@ -46,6 +46,15 @@ def test_every_optimizer_learns(name):
   assert losses[-1] < 0.8 * losses[0]
 
 
+def test_kfac_that_finds_its_own_rates_learns_and_tells_them():
+  settings = training.OptimizerSettings("adaptive-kfac", burn_in=2)
+  state, metrics, losses = train(training.make_optimizer(settings, 15), 15)
+  assert losses[-1] < 0.1 * losses[0]
+  for name in ("learning_rate", "momentum", "damping", "reduction_ratio", "expected_change"):
+    assert metrics[name] == getattr(state.optimizer_state, name)
+  assert [settings.factors_due(step) for step in range(4)] == [True] * 4
+
+
 def test_a_step_is_that_of_plain_optax():
   network, optimizer = small(), optax.sgd(0.1)
   state = training.create_state(network, optimizer, jax.random.key(0), IMAGES)
