@@ -52,7 +52,10 @@ def nonlinear(activation: Hashable | None = None, *, where: str | None = None) -
 
 
 def identity() -> Topology:
-  """The network that changes no angle: affine layers, pooling, reshaping.
+  """The network that changes no angle: affine layers, reshaping, division by the norm.
+
+  Pooling, dropout and normalisations that subtract a mean are the identity only behind the
+  last nonlinear layer, or where the signal has no mean: see `centring`.
 
   Example:
     >>> tatnet.identity().compose(0.3, lambda y: y + 1)

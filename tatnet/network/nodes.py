@@ -2,8 +2,8 @@
 
 Four pieces describe every network that DKS and TAT cover: a nonlinear layer, a
 sequence, a weighted sum whose squared weights add to 1, and the identity (which
-affine layers, pooling, reshaping and layer normalisation all are, as far as
-angles go).
+affine layers and reshaping are, as far as angles go). `tatnet.network.lines` has parts
+with straight lines as C maps, `tatnet.network.graph` sums whose branches read each other.
 
 * `Topology.compose` is F, the whole network with r at every nonlinear layer.
 * `Topology.maximum` is M, the largest value over all subnetworks, through which
@@ -173,7 +173,7 @@ class Composition(Topology):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Identity(Topology):
-  """What leaves q and c values alone: affine layers, pooling, reshaping."""
+  """What leaves q and c values alone: affine layers, reshaping, division by the norm."""
 
   def compose(self, x, r):
     del r
