@@ -2,8 +2,19 @@
 
 import math
 
+import numpy as np
+
+from tatnet.network.builders import identity
 from tatnet.tracing import axes as axis_labels
-from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
+from tatnet.tracing import mixing
+from tatnet.tracing.program import (
+  Equation,
+  Reader,
+  is_signal,
+  report_later,
+  unreadable,
+  without_signal,
+)
 from tatnet.tracing.signals import consumed, linear, pooled, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
@@ -11,6 +22,8 @@ from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Va
 def dot_general(reader: Reader, seen: Equation) -> list[Value]:
   """Matrix products, dense layers, einsum."""
   left, right = (pooled(reader, value, seen) for value in seen.inputs)
+  if Known(0.0) in (left, right):
+    return [Known(0.0)]
   if not (is_signal(left) or is_signal(right)):
     return _lookup(reader, seen, (left, right))
   if is_signal(left) and is_signal(right):
@@ -20,17 +33,34 @@ def dot_general(reader: Reader, seen: Equation) -> list[Value]:
   if not isinstance(signal, Signal):
     return unreadable(seen)
   over, batch = ((left_over, left_batch), (right_over, right_batch))[side]
-  contracted = axis_labels.merged({signal.axes[i] for i in over} - {"b"})
+  labels = {signal.axes[i] for i in over}
+  contracted = axis_labels.merged(labels - {"b"})
   free = [a for i, a in enumerate(signal.axes) if i not in over and i not in batch]
   new = [contracted] * (len(seen.out_shapes[0]) - len(batch) - len(free))
   kept = [signal.axes[i] for i in batch]
   axes = (*kept, *free, *new) if side == 0 else (*kept, *new, *free)
-  if not isinstance(weights, Weights) and contracted != "f":
-    # Constants that mix locations resize or pool.
-    signal = linear(reader, signal, seen)
-    layout = (*signal.layout, ("mixed", seen.place))
-    return [Signal(signal.node, signal.scale, axes, layout=layout)]
-  return [_apply(reader, seen, signal, weights, axes)]
+  if not isinstance(weights, Weights):
+    own_over, own_batch = ((right_over, right_batch), (left_over, left_batch))[side]
+    matrix = _matrix(weights, seen.in_shapes[1 - side], own_over, own_batch)
+    return [mixing.by_constants(reader, seen, signal, matrix, contracted, axes)]
+  inputs = math.prod(seen.in_shapes[side][i] for i in over)
+  key = (seen.name, str(seen.parameters["dimension_numbers"]), side)
+  options = {"key": key, "keeps_mean": "f" not in labels}
+  return [_apply(reader, seen, signal, weights, axes, inputs, options)]
+
+
+def _matrix(value: Value, shape, over, batch) -> np.ndarray | None:
+  """A constant operand as a matrix [inputs, outputs]; None if it is not known."""
+  if isinstance(value, Known):
+    array = np.full(shape, value.value)
+  elif isinstance(value, Data) and value.array is not None:
+    array = value.array.astype(np.float64)
+  else:
+    return None
+  if batch:
+    return None
+  rest = [i for i in range(len(shape)) if i not in over]
+  return array.transpose(*over, *rest).reshape(math.prod(shape[i] for i in over), -1)
 
 
 def convolution(reader: Reader, seen: Equation) -> list[Value]:
@@ -42,19 +72,87 @@ def convolution(reader: Reader, seen: Equation) -> list[Value]:
     return _product(reader, seen, image, kernel)
   if not isinstance(image, Signal):
     return unreadable(seen)
-  numbers = seen.parameters["dimension_numbers"]
+  numbers, groups = seen.parameters["dimension_numbers"], seen.parameters["feature_group_count"]
   axes = ["s"] * len(seen.out_shapes[0])
   axes[numbers.out_spec[0]] = image.axes[numbers.lhs_spec[0]]
   axes[numbers.out_spec[1]] = "f"
   channels = seen.in_shapes[0][numbers.lhs_spec[1]]
-  if not isinstance(kernel, Weights) and seen.parameters["feature_group_count"] == channels:
+  if not isinstance(kernel, Weights):
+    matrix = _window(kernel, seen.in_shapes[1], numbers.rhs_spec) if groups == channels else None
     # A constant window over each channel blurs or resizes.
-    signal = linear(reader, image, seen)
-    size = math.prod(seen.in_shapes[1]) / seen.in_shapes[1][numbers.rhs_spec[0]]
-    scale = signal.scale * (kernel.value * size if isinstance(kernel, Known) else 1.0)
-    layout = (*signal.layout, ("mixed", seen.place))
-    return [Signal(signal.node, scale, tuple(axes), layout=layout)]
-  return [_apply(reader, seen, image, kernel, tuple(axes))]
+    return [mixing.by_constants(reader, seen, image, matrix, "s", tuple(axes))]
+  _check_geometry(reader, seen, image, kernel)
+  inputs = math.prod(seen.in_shapes[1]) // seen.in_shapes[1][numbers.rhs_spec[0]]
+  options = {"key": _geometry(seen), "mixes": channels // groups > 1}
+  return [_apply(reader, seen, image, kernel, tuple(axes), inputs, options)]
+
+
+def _window(kernel: Value, shape, spec) -> np.ndarray | None:
+  """Kernels of one input channel each as a matrix [taps, channels]."""
+  matrix = _matrix(kernel, shape, tuple(spec[2:]), ())
+  return None if matrix is None else matrix.reshape(math.prod(shape[i] for i in spec[2:]), -1)
+
+
+def _geometry(seen: Equation) -> tuple:
+  names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation", "dimension_numbers")
+  return (*(str(seen.parameters[name]) for name in names), seen.parameters["feature_group_count"])
+
+
+def _check_geometry(reader: Reader, seen: Equation, image: Signal, kernel: Weights) -> None:
+  """Warns where a kernel, or the one tap of a Delta kernel, reads zeros."""
+  parameters = seen.parameters
+  numbers = parameters["dimension_numbers"]
+  if any(dilation > 1 for dilation in parameters["lhs_dilation"]):
+    reader.findings.warn(
+      "transposed convolution",
+      seen.place,
+      "a convolution with a stride in its input reads mostly zeros, by which q falls, differently"
+      " from location to location",
+      "resize by repeating locations and convolve the result, or let a layer with weights make all"
+      " new locations from each old one.",
+    )
+    return
+  before = (
+    dict(enumerate(image.layout[-1][1]))
+    if image.layout[-1:] and image.layout[-1][0] == "pad"
+    else {}
+  )
+  sizes = [seen.in_shapes[1][i] for i in numbers.rhs_spec[2:]]
+  pads = [
+    (low + before.get(i, (0, 0))[0], high + before.get(i, (0, 0))[1])
+    for (low, high), i in zip(parameters["padding"], numbers.lhs_spec[2:], strict=True)
+  ]
+  reach = [
+    ((n - 1) // 2 * d, (n - 1 - (n - 1) // 2) * d)
+    for n, d in zip(sizes, parameters["rhs_dilation"], strict=True)
+  ]
+  if any(
+    low > below or high > above for (low, high), (below, above) in zip(pads, reach, strict=True)
+  ):
+    reader.findings.warn(
+      "zeros at the border",
+      seen.place,
+      f"the input of a convolution with kernels of {sizes} is padded by {pads}, so that some"
+      " locations see nothing but zeros even where only the middle of the kernel is not 0",
+      "pad by no more than half the kernel on each side, or repeat the border instead of zeros.",
+    )
+  elif any(map(any, pads)) and math.prod(sizes) > 1 and not _is_delta(kernel, numbers.rhs_spec):
+    reader.findings.warn(
+      "kernels that are not Delta",
+      seen.place,
+      f"kernels of {sizes} have weights outside of their middle, and zeros are padded: locations at"
+      " the border have a smaller q, and cosines across locations enter",
+      "start with Delta kernels, as tatnet.ScaledUniformOrthogonal makes them.",
+    )
+
+
+def _is_delta(kernel: Weights, spec) -> bool:
+  """Whether only the middle tap is not 0; of kernels that are not known it is taken to be so."""
+  if kernel.array is None or kernel.array.ndim != len(spec):
+    return True
+  taps = np.abs(kernel.array).transpose(*spec[2:], spec[0], spec[1]).sum((-2, -1))
+  middle = tuple(slice((n - 1) // 2, n // 2 + 1) for n in taps.shape)
+  return bool(taps[middle].sum() > (1 - 1e-9) * taps.sum())
 
 
 def gather(reader: Reader, seen: Equation) -> list[Value]:
@@ -77,39 +175,55 @@ def _lookup(reader: Reader, seen: Equation, operands) -> list[Value]:
   indices = next((value for value in operands if isinstance(value, Data)), None)
   if table is None or indices is None or indices.kind != "input":
     return without_signal(seen)
-  node = reader.network.affine(reader.network.input, table.leaves, seen.place)
+  source = reader.network.input(indices.name)
+  node = reader.network.affine(source, table.leaves, seen.place, key=("rows",))
   return [Signal(node, 1.0, axis_labels.of_input(len(seen.out_shapes[0]), 0))]
 
 
-def _apply(reader: Reader, seen: Equation, signal: Signal, weights: Value, axes) -> Value:
+def _apply(
+  reader: Reader, seen: Equation, signal: Signal, weights: Weights, axes, inputs: int, options: dict
+) -> Value:
+  """Weights over a signal, whose q they leave as it is if their variance is 1 / inputs."""
   if signal.softmax:
     signal = without_softmax(reader, signal, seen)
   node, factor = consumed(reader, signal, seen)
-  if node.kind == "input":
-    factor = 1.0  # the input is taken to have q = 1 after any preprocessing
-  leaves = weights.leaves if isinstance(weights, Weights) else frozenset()
-  if (isinstance(weights, Known) and weights.value == 0) or getattr(
-    weights, "initial", None
-  ) == 0.0:
+  if node.is_raw:
+    # The input is taken to have q = 1 after any preprocessing.
+    options, factor = {**options, "input_factor": abs(factor)}, 1.0
+  if weights.initial == 0.0:
     factor = 0.0
-  return Signal(reader.network.affine(node, leaves, seen.place), factor, axes)
+  if weights.standardised and node.mean != identity():
+    reader.findings.error(
+      "standardised weights",
+      seen.place,
+      f"the mean of {min(weights.leaves)} is subtracted, which takes from the signal before it what"
+      " C(0) of its activation makes all features share",
+      "use the weights as they are, or an activation with C(0) = 0, as DKS makes it.",
+    )
+  scale = weights.factor
+  # Weights of variance 1 that are divided by the root of their inputs, before or after.
+  if abs(scale * math.sqrt(inputs) - 1) < 1e-6:
+    scale = 1.0
+  options["key"] = (*options["key"], signal.layout)
+  node = reader.network.affine(node, weights.leaves, seen.place, **options)
+  return Signal(node, factor * scale, axes, is_unsure=signal.is_unsure)
 
 
 def _product(reader: Reader, seen: Equation, left: Value, right: Value) -> list[Value]:
-  """Reports a product of signals and reads on with one of them, to find what else is wrong."""
+  """A product of signals: reported if anything reads it."""
   if not (isinstance(left, Signal) and isinstance(right, Signal)):
     return unreadable(seen)
   if left.softmax or right.softmax:
-    scores, left = (left, right) if left.softmax else (right, left)
-    without_softmax(reader, scores, seen)
+    node = without_softmax(reader, left if left.softmax else right, seen).node
   else:
-    reader.findings.error(
+    node = report_later(
+      reader,
+      seen,
       "product of two signals",
-      seen.place,
-      f"{seen.name} multiplies two signals, as attention scores and bilinear layers do",
+      f"{seen.name} multiplies two signals, as attention scores, bilinear layers and an adjacency"
+      " among the inputs do",
       "C maps do not cover it, softmax attention included: leave that part out of the shaped"
-      " network.",
+      " network. A matrix that is no signal, such as an adjacency, has to be a constant of the"
+      " program rather than an input.",
     )
-  signal = linear(reader, left, seen)
-  axes = axis_labels.of_input(len(seen.out_shapes[0]), 0)
-  return [Signal(signal.node, signal.scale, axes)]
+  return [Signal(node, 1.0, axis_labels.of_input(len(seen.out_shapes[0]), 0))]

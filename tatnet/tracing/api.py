@@ -1,21 +1,21 @@
 """`trace` and `trace_apply`: from a model to its topology."""
 
-import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tatnet.network.nodes import Topology
 from tatnet.tracing import axes as axis_labels
-from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.initial_values import uniform_outputs
 from tatnet.tracing.program import Equation, Reader, constant
 from tatnet.tracing.rules import RULES, activation, unknown
-from tatnet.tracing.signals import pooled, settle
-from tatnet.tracing.values import Data, Signal, Value, Weights
+from tatnet.tracing.signals import linear
+from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 
 def placeholder(x: jax.Array) -> jax.Array:
@@ -67,13 +67,16 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
       are the layers to be solved for; any other nonlinearity in it is a layer
       that keeps its own map.
     *inputs: its positional arguments: arrays or `jax.ShapeDtypeStruct`, the batch
-      first. Float arrays are the signal and are taken to have q = 1. Anything else,
-      such as a flag, is passed as it is.
+      first. Float arrays are the signal, and so are integers that the model converts, such as
+      images of uint8; what the model does to them before the first weights is preprocessing,
+      behind which they are taken to have q = 1. Arrays of booleans are masks, of which all
+      entries are taken to be true. Anything else, such as a flag, is passed as it is.
     **kwargs: further keyword arguments, passed as they are.
 
   Returns:
     A `Topology` from the inputs to the output. Of several outputs the one with
-    the most nonlinear layers.
+    the most nonlinear layers; trace ``lambda x, activation: forward(x, activation)[1]`` for
+    another. Functions, losses and metrics that follow the last weights are no layers.
 
   Raises:
     TopologyError: the model breaks the rules; lists every finding.
@@ -116,8 +119,10 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
     program, shapes = jax.make_jaxpr(network.init, return_shape=True)(key, *abstract)
     starts = uniform_outputs(program)
     values = [
-      Data("state") if path[0].idx == 1 else Weights(frozenset({_name(path[1:])}), start)
-      for (path, _), start in zip(_leaves(shapes), starts, strict=True)
+      Data("state")
+      if path[0].idx == 1
+      else Weights(frozenset({_name(path[1:])}), start, size=math.prod(leaf.shape))
+      for (path, leaf), start in zip(_leaves(shapes), starts, strict=True)
     ]
 
     def apply(parameters, *args):
@@ -128,7 +133,9 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
   return _in_double_precision(read)
 
 
-def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | None = 0) -> Topology:
+def trace_apply(
+  apply: Callable, params: Any, *inputs: Any, batch_axis: int | None = 0, **kwargs: Any
+) -> Topology:
   """Reads the topology of any pure JAX function: plain JAX, Flax, Equinox.
 
   The rules are those of `trace`. Parameters given as arrays tell their initial
@@ -144,6 +151,7 @@ def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | No
     *inputs: arrays or shapes; anything else, such as a flag, is passed as it is.
     batch_axis: the axis of the inputs that holds the examples; None for a
       function of a single example.
+    **kwargs: further keyword arguments, passed as they are.
 
   Returns:
     A `Topology`.
@@ -164,7 +172,7 @@ def trace_apply(apply: Callable, params: Any, *inputs: Any, batch_axis: int | No
   if not callable(apply):
     raise TypeError(f"trace_apply got {apply!r}; expected a function apply(params, *inputs).")
   _check_arrays("trace_apply", inputs)
-  options = {"activation": placeholder} if _takes_activation(apply) else {}
+  options = {"activation": placeholder, **kwargs} if _takes_activation(apply) else kwargs
   parameters, parameters_of = _arrays(params)
   arrays, inputs_of = _arrays(inputs)
   statistics = _running_statistics(params)
@@ -195,7 +203,10 @@ def _read(apply, params, values: list[Value], inputs, batch_axis: int | None) ->
 
   def interpret() -> Topology:
     reader = Reader(RULES, unknown, _MARKER, activation)
-    arguments = [_input(reader, leaf, batch_axis) for leaf in jax.tree.leaves(inputs)]
+    arguments = [
+      _input(reader, f"input {number}", leaf, batch_axis)
+      for number, leaf in enumerate(jax.tree.leaves(inputs))
+    ]
     outputs = reader.run(program, [*values, *arguments])
     topology = _topology(reader, outputs)
     reader.findings.report()
@@ -205,38 +216,56 @@ def _read(apply, params, values: list[Value], inputs, batch_axis: int | None) ->
 
 
 def _topology(reader: Reader, outputs: list[Value]) -> Topology:
-  end = Equation("output", [], [], [], {}, "the output", 1e-6)
-  found = []
-  for value in (pooled(reader, value, end) for value in outputs):
-    if isinstance(value, Signal):
-      if value.softmax:  # turns logits into probabilities; no layer follows
-        value = dataclasses.replace(value, expression=VARIABLE)
-      node, factor = settle(reader, value, end)
-      reader.network.consume_sum(node, factor, end.tolerance)
-      found.append(node.topology_from(reader.network.input))
-  if not found:
+  """The network up to the deepest output; what follows its last weights is no layer."""
+  ends = [value for value in outputs if isinstance(value, (Signal, Statistic, Unreadable))]
+  ends = [value for value in ends if value.node is not None]
+  if not ends:
     reader.findings.report()
     raise ValueError(
       "No output of the traced function depends on its float inputs; expected a network that maps"
       " inputs to outputs. Pass the images (or features) as positional arguments."
     )
-  return max(found, key=lambda topology: topology.num_nonlinear)
+  network = reader.network
+  value = max(
+    ends, key=lambda v: (network.depth(v.node), isinstance(v, Signal), v.node.finding is None)
+  )
+  seen = Equation("output", [], [], [], {}, "the output", 1e-6)
+  if isinstance(value, Statistic) and value.pooled is not None and "f" not in value.over:
+    value = value.pooled() or value
+  if isinstance(value, Signal) and not (value.is_linear or value.softmax or value.node.has_layers):
+    # The only nonlinearity there is.
+    value = linear(reader, value, seen)
+  node = value.node
+  # Heads that are added up, as value and advantages are, are no stream that layers read.
+  heads = all(term.kind == "affine" and not term.consumed for term in node.sources)
+  if node.kind == "sum" and not heads and isinstance(value, Signal):
+    scales = (node.made_with, value.coefficient)
+    network.consume_sum(node, min(scales, key=lambda s: abs(abs(s) - 1)), seen.tolerance)
+  return network.topology(node)
 
 
-def _input(reader: Reader, leaf: Any, batch_axis: int | None) -> Value:
-  if not jnp.issubdtype(leaf.dtype, jnp.floating):
-    return Data("input" if jnp.issubdtype(leaf.dtype, jnp.integer) else "array")
-  return Signal(reader.network.input, 1.0, axis_labels.of_input(len(leaf.shape), batch_axis))
+def _input(reader: Reader, name: str, leaf: Any, batch_axis: int | None) -> Value:
+  rank = len(leaf.shape)
+  if jnp.issubdtype(leaf.dtype, jnp.floating):
+    return Signal(reader.network.input(name), 1.0, axis_labels.of_input(rank, batch_axis))
+  if jnp.issubdtype(leaf.dtype, jnp.integer):
+    return Data("input", name=name)
+  # Masks of what is there: all of it is.
+  return Known(1.0) if rank and leaf.dtype == bool else Data()
 
 
 def _parameter(name: str, leaf: Any, statistics: set[str]) -> Value:
   if name in statistics:
     return Data("state")
-  if not jnp.issubdtype(leaf.dtype, jnp.floating):  # random keys, counters
-    return Data()
+  size, leaves = math.prod(leaf.shape), frozenset({name})
+  if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    # Counters and random keys, or weights that are kept as integers.
+    is_weight = jnp.issubdtype(leaf.dtype, jnp.integer) and len(leaf.shape) > 1
+    return Weights(leaves, certain=False, size=size, is_integer=True) if is_weight else Data()
   if isinstance(leaf, jax.ShapeDtypeStruct):
-    return Weights(frozenset({name}), certain=False)
-  return Weights(frozenset({name}), getattr(constant(leaf), "value", None))
+    return Weights(leaves, certain=False, size=size)
+  array = np.asarray(leaf, np.float64)
+  return Weights(leaves, getattr(constant(array), "value", None), size=size, array=array)
 
 
 def _running_statistics(params: Any) -> set[str]:
@@ -281,9 +310,15 @@ def _abstract(arrays: Sequence[Any], wide: bool) -> list[jax.ShapeDtypeStruct]:
 
   def shape_of(leaf):
     dtype = jnp.float64 if wide and leaf.dtype == jnp.float32 else leaf.dtype
-    return jax.ShapeDtypeStruct(leaf.shape, dtype)
+    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=_mesh_sharding(leaf))
 
   return [shape_of(leaf) for leaf in arrays]
+
+
+def _mesh_sharding(leaf: Any) -> Any:
+  """How an array lies on a mesh, which a model for explicit axes asks of its inputs."""
+  sharding = getattr(leaf, "sharding", None)
+  return sharding if isinstance(sharding, jax.sharding.NamedSharding) else None
 
 
 def _leaves(tree: Any) -> list[tuple[Any, Any]]:

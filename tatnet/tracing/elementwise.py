@@ -3,22 +3,37 @@
 import dataclasses
 import math
 
-import numpy as np
-
 from tatnet.tracing import expressions
+from tatnet.tracing.constants import arithmetic
 from tatnet.tracing.expressions import VARIABLE, Expression
-from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
-from tatnet.tracing.signals import linear, pooled, root_mean_square, without_softmax
+from tatnet.tracing.normalisation import batch_normalised, of_statistics, with_statistic
+from tatnet.tracing.program import (
+  Equation,
+  Reader,
+  dropped_path,
+  is_signal,
+  report_later,
+  unreadable,
+)
+from tatnet.tracing.signals import linear, pooled, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 
 def elementwise(reader: Reader, seen: Equation) -> list[Value]:
   """Any elementwise primitive."""
   if not any(is_signal(value) for value in seen.inputs):
-    return [_without_signal(seen)]
+    return [arithmetic(seen)]
   if any(isinstance(value, Unreadable) for value in seen.inputs):
     return unreadable(seen)
   inputs = [_initial(reader, value, seen) for value in seen.inputs]
+  if any(
+    isinstance(before, Weights) and before.initial is None and not _starts_neutral(before, seen)
+    for before in seen.inputs
+  ):
+    inputs = [
+      dataclasses.replace(value, is_unsure=True) if isinstance(value, Signal) else value
+      for value in inputs
+    ]
   if seen.name == "select_n" and isinstance(inputs[0], Known):
     return [inputs[1 + int(inputs[0].value)]]
   if seen.name == "select_n" and isinstance(inputs[0], Data):
@@ -27,45 +42,10 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
     return [_with_data(reader, seen, inputs)]
   statistics = [value for value in inputs if isinstance(value, Statistic)]
   signals = [value for value in inputs if isinstance(value, Signal)]
-  if statistics and not signals:
-    return [_of_statistics(reader, seen, inputs, statistics)]
   if statistics:
-    return [_with_statistic(reader, seen, inputs, signals, statistics)]
-  return [_of_signals(reader, seen, inputs, signals)]
-
-
-def _without_signal(seen: Equation) -> Value:
-  """Constants are folded, parameters keep track of their initial value."""
-  inputs = seen.inputs
-  numbers = [v.value if isinstance(v, Known) else getattr(v, "initial", None) for v in inputs]
-  folded = None
-  if all(number is not None for number in numbers):
-    folded = _number(seen, numbers)
-  state = next((v for v in inputs if isinstance(v, Data) and v.kind == "state"), None)
-  if state is not None:  # a gain times a running statistic is still part of a normalisation
-    return state
-  leaves = frozenset().union(*(v.leaves for v in inputs if isinstance(v, Weights)))
-  if leaves:
-    certain = all(v.certain for v in inputs if isinstance(v, Weights))
-    return Weights(leaves, folded, certain)
-  if folded is not None:
-    return Known(folded)
-  if seen.name == "lt" and inputs[0] == Data("random") and isinstance(inputs[1], Known):
-    return Data("mask", keep=inputs[1].value)  # uniform < keep
-  masks = [v for v in inputs if isinstance(v, Data) and v.kind == "mask"]
-  if masks and seen.name == "mul" and len(inputs) == 2:
-    return masks[0]
-  return without_signal(seen)[0]
-
-
-def _number(seen: Equation, numbers: list[float]) -> float | None:
-  expression = expressions.apply(seen.name, tuple(numbers), seen.parameters)
-  with np.errstate(all="ignore"):
-    try:
-      value = float(expressions.evaluate(expression, np.zeros(1))[0])
-    except (TypeError, ValueError):  # integers and bits
-      return None
-  return value
+    combine = with_statistic if signals else of_statistics
+    return [combine(reader, seen, inputs, _of_signals, _of_signals_or_gate)]
+  return [_of_signals(reader, seen, inputs)]
 
 
 def _initial(reader: Reader, value: Value, seen: Equation) -> Value:
@@ -74,28 +54,87 @@ def _initial(reader: Reader, value: Value, seen: Equation) -> Value:
     return value
   if value.initial is not None:
     return Known(value.initial)
-  neutral = 1.0 if seen.name in ("mul", "div") else 0.0
+  is_factor = seen.name in ("mul", "div")
+  neutral = 1.0 if is_factor else 0.0
+  if _starts_neutral(value, seen):
+    return Known(neutral)
+  what = (
+    f"{min(value.leaves)} is {_VERB.get(seen.name, 'combined with')} a signal, entry by entry, and"
+  )
   if value.certain:
     reader.findings.error(
       "parameter without a uniform initial value",
       seen.place,
-      f"{min(value.leaves)} is {_VERB.get(seen.name, 'combined with')} a signal, entry by entry, and"
-      " does not start at one number",
+      f"{what} does not start at one number",
       f"let it start at {neutral:g} (biases at 0, gains at 1).",
     )
+  else:
+    reader.findings.error(
+      "parameter without a known initial value",
+      seen.place,
+      f"{what} is given by its shape alone, which does not say where it starts",
+      "give the parameters as arrays, as the model's init makes them: how a learned gain, slope or"
+      " blend starts decides what the network is.",
+    )
   return Known(neutral)
+
+
+def _starts_neutral(value: Weights, seen: Equation) -> bool:
+  """Whether its values are not known, and it is a layer's bias or a normalisation's gain or offset."""
+  if value.certain:
+    return False
+  others = [v for v in seen.inputs if v is not value]
+  if any(isinstance(other, Statistic) for other in others):
+    return True
+  signals = [other for other in others if isinstance(other, Signal)]
+  if len(signals) != 1:
+    return False
+  (signal,) = signals
+  shape = _shape_of(seen, signal)
+  sizes = [n for n, label in zip(shape, signal.axes, strict=True) if label == "f"]
+  features = math.prod(sizes or shape[-1:])
+  if signal.is_linear and (
+    signal.node.kind == "normalised" or signal.node.is_raw or signal.node.is_mended
+  ):
+    return True
+  is_bias = signal.node.kind == "affine" and seen.name in ("add", "add_any")
+  return is_bias and value.size <= features
+
+
+def _shape_of(seen: Equation, signal: Signal) -> tuple[int, ...]:
+  return next(s for v, s in zip(seen.inputs, seen.in_shapes, strict=True) if v is signal)
 
 
 _VERB = {"mul": "multiplied by", "div": "divided by", "add": "added to", "sub": "subtracted from"}
 
 
 def _select(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
-  """select(mask, ...): dropout keeps its mean; other masks are not understood."""
+  """select(mask, ...): dropout; other masks are not understood."""
   mask, *cases = inputs
-  signals = [value for value in cases if isinstance(value, Signal)]
+  signals = [value for value in cases if isinstance(value, (Signal, Statistic))]
   if mask.kind == "mask" and len(signals) == 1 and Known(0.0) in cases:
-    return dataclasses.replace(signals[0], scale=signals[0].scale * mask.keep)
+    keep = mask.keep if cases[1] is signals[0] else 1 - mask.keep
+    return _dropout(reader, signals[0], dataclasses.replace(mask, keep=keep), seen)
   return _with_data(reader, seen, inputs)
+
+
+def _dropout(reader: Reader, value: Value, mask: Data, seen: Equation) -> Value:
+  """A signal of which entries, or whole examples, are left out at random."""
+  signal = pooled(reader, value, seen)
+  if not isinstance(signal, Signal):
+    return Unreadable()
+  signal = linear(reader, signal, seen)
+  shape = seen.out_shapes[0]
+  features = math.prod(
+    n for n, label in zip(shape, signal.axes, strict=True) if label == "f"
+  ) if len(shape) == len(signal.axes) else 1  # fmt: skip
+  if mask.size and features > 1 and mask.size * features <= math.prod(shape):
+    return dropped_path(reader, signal, mask, seen)
+  if not 0 < mask.keep < 1:
+    return dataclasses.replace(signal, scale=signal.scale * mask.scale * mask.keep)
+  node, factor = reader.network.dropped(signal.node, mask.keep, seen.place)
+  scale = signal.coefficient * mask.scale * mask.keep * factor
+  return dataclasses.replace(signal, node=node, scale=scale * node.corrected)
 
 
 def _with_data(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
@@ -106,100 +145,45 @@ def _with_data(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
   signals = [v for v in (pooled(reader, v, seen) for v in inputs) if isinstance(v, Signal)]
   if not signals:
     return Unreadable()
-  signal = linear(reader, signals[0], seen)
   if data.kind == "mask" and seen.name == "mul":
-    return dataclasses.replace(signal, scale=signal.scale * data.keep)
+    return _dropout(reader, signals[0], data, seen)
+  signal = signals[0]
   if data.kind == "state":
-    _report_batch_norm(reader, seen)
-    return dataclasses.replace(signal, scale=signal.node.corrected)
-  if signal.node.kind == "input":  # preprocessing, masks and positions of the input
-    return dataclasses.replace(signal, scale=1.0)
+    signal = linear(reader, signal, seen)
+    return dataclasses.replace(signal, node=batch_normalised(reader, signal.node, seen), scale=1.0)
+  if signal.node.is_raw:  # preprocessing, masks and positions of the input
+    return dataclasses.replace(signal, scale=1.0, expression=VARIABLE)
+  signal = linear(reader, signal, seen)
   if seen.name in ("mul", "div", "select_n"):
     what, remedy = "multiplied by", "keep it out of the network, or use a uniform constant"
   else:
     what, remedy = "combined with", "keep it out of the network"
-  if data.kind == "random":
-    reader.findings.error(
-      "noise",
-      seen.place,
-      "the signal is combined with random numbers",
+  if data.kind in ("random", "mask"):
+    node = report_later(
+      reader, seen, "noise", "the signal is combined with random numbers",
       "trace the network without it.",
-    )
+    )  # fmt: skip
   else:
-    reader.findings.error(
+    node = report_later(
+      reader,
+      seen,
       "constant array",
-      seen.place,
       f"the signal is {what} an array of constants that differ",
-      f"{remedy}.",
+      f"{remedy}; give masks of what is there as arrays of booleans, of which all entries are taken"
+      " to be true.",
     )
-  return signal
+  return dataclasses.replace(signal, node=node, scale=1.0)
 
 
-def _of_statistics(reader, seen, inputs: list[Value], statistics: list[Statistic]) -> Value:
-  """Arithmetic among statistics and constants, such as ``rsqrt(mean(x^2) - mean(x)^2 + eps)``."""
-  if len({s.node for s in statistics}) > 1:
-    return _of_signals_or_gate(reader, seen, [pooled(reader, v, seen) for v in inputs])
-  value = _number(seen, [v.value for v in inputs])
-  first = statistics[0]
-  result = None
-  if len(statistics) == 1 and first.pooled is not None:
-    arguments = [first.pooled if v is first else v for v in inputs]
-    result = _of_signals(reader, seen, arguments, [first.pooled])
-  return Statistic(
-    first.node,
-    math.nan if value is None else value,
-    max((s.axes for s in statistics), key=len),
-    frozenset().union(*(s.over for s in statistics)),
-    result if isinstance(result, Signal) else None,
-    is_maximum=first.is_maximum,
-  )
-
-
-def _with_statistic(
-  reader, seen: Equation, inputs: list[Value], signals: list[Signal], statistics: list[Statistic]
-) -> Value:
-  """A signal beside a statistic: of itself, which normalises it, or of another.
-
-  In a wide network a statistic of the signal itself is a number, the same for all
-  inputs of the same q. So normalisation acts entry by entry, with that number.
-  """
-  signal, statistic = signals[0], statistics[0]
-  known = math.isfinite(statistic.value) and (statistic.value or seen.name != "div")
-  if statistic.node is not signal.node or len(inputs) != 2 or not known:
-    return _of_signals_or_gate(reader, seen, [pooled(reader, v, seen) for v in inputs])
-  over_batch = "b" in statistic.over
-  if over_batch:
-    _report_batch_norm(reader, seen)
-  if seen.name in ("sub", "add") and (signal.is_linear or statistic.is_maximum):
-    return signal  # the mean is 0; a maximum is subtracted for safety only
-  if seen.name == "div" and not signal.is_linear and statistic.source == signal.expression:
-    return dataclasses.replace(signal, softmax=True)
-  value = statistic.value
-  if seen.name in ("mul", "div"):
-    size = root_mean_square(signal)
-    gain = size * value if seen.name == "mul" else size / value
-    # epsilon in the denominator moves the gain a little away from 1. A batch
-    # normalisation that is gone, as its finding asks, leaves no gain behind.
-    gain = 1.0 if over_batch or abs(gain - 1) < 1e-2 else gain
-    if signal.is_linear:
-      reader.network.consume_sum(signal.node, signal.coefficient, seen.tolerance)
-      size = root_mean_square(signal)
-    value = gain / size if seen.name == "mul" else size / gain
-  arguments = [Known(value) if v is statistic else v for v in inputs]
-  return _of_signals(reader, seen, arguments, [signal])
-
-
-def _report_batch_norm(reader: Reader, seen: Equation) -> None:
-  reader.findings.error(
-    "batch normalisation",
-    seen.place.removesuffix("/mean_ema").removesuffix("/var_ema"),
-    "a signal is normalised by statistics over the batch",
-    "remove it: a shaped network keeps q = 1 by itself. Layer normalisation is allowed.",
-  )
-
-
-def _of_signals(reader, seen, inputs: list[Value], signals: list[Signal]) -> Value:
+def _of_signals(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
   """Constants and signals only."""
+  signals = [value for value in inputs if isinstance(value, Signal)]
+  if seen.name == "mul" and Known(0.0) in inputs:
+    return Known(0.0)
+  if any(signal.node.is_raw for signal in signals) and (
+    made := _preprocessed(reader, seen, inputs)
+  ):
+    return made
   softmax = next((signal for signal in signals if signal.softmax), None)
   if softmax is not None:
     return without_softmax(reader, softmax, seen) if len(signals) > 1 else softmax
@@ -213,6 +197,38 @@ def _of_signals(reader, seen, inputs: list[Value], signals: list[Signal]) -> Val
   if all(_aligned(signals[0], other) for other in signals[1:]):
     return _pointwise(seen, inputs, signals)
   return _of_signals_or_gate(reader, seen, inputs)
+
+
+# What rescales and combines inputs; and what encodes positions and times.
+_RESCALING = (
+  *("add", "add_any", "sub", "mul", "div", "neg", "integer_pow", "square", "sqrt", "rsqrt"),
+  *("max", "min", "clamp", "select_n"),
+)
+_ENCODING = ("sin", "cos")
+
+
+def _preprocessed(reader: Reader, seen: Equation, inputs: list[Value]) -> Signal | None:
+  """Arithmetic and encodings of the raw inputs alone, before the first weights."""
+  signals = [value for value in inputs if isinstance(value, Signal)]
+  if not all(signal.node.is_raw for signal in signals) or seen.name not in (
+    *_RESCALING,
+    *_ENCODING,
+  ):
+    return None
+  if seen.name in _ENCODING:
+    reader.findings.warn(
+      "encoding of the raw input",
+      seen.place,
+      f"{seen.name} is applied to an input before any weights; maps begin behind it, where q is"
+      " taken to be 1",
+      "scale encodings so that their mean square is 1, as sqrt(2) does for sines and cosines.",
+    )
+  first = signals[0]
+  if len(signals) == 1 and _scaled(seen, inputs, first) is not None:
+    return None  # a factor may be the weight of a branch
+  axes = max((s.axes for s in signals), key=len)
+  layout = (*first.layout, ("preprocessed", seen.place))
+  return dataclasses.replace(first, scale=1.0, axes=axes, layout=layout, expression=VARIABLE)
 
 
 def _is_linear(signal: Signal) -> bool:
@@ -259,7 +275,7 @@ def _pointwise(seen: Equation, inputs: list[Value], signals: list[Signal]) -> Si
 def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
   """A sum or difference of two signals."""
   first, second = (linear(reader, signal, seen) for signal in signals)
-  if first.node is second.node and first.layout != second.layout:
+  if first.node is second.node and first.layout != second.layout and first.scale and second.scale:
     reader.findings.error(
       "dependent branches",
       seen.place,
@@ -271,7 +287,10 @@ def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
   terms = [(first.node, first.coefficient), (second.node, sign * second.coefficient)]
   node, factor = reader.network.add(terms, seen.place, seen.tolerance)
   axes = first.axes if len(first.axes) >= len(second.axes) else second.axes
-  return Signal(node, factor * node.corrected, axes)
+  unsure = first.is_unsure or second.is_unsure
+  if unsure:
+    node.is_mended, node.finding = True, None
+  return Signal(node, factor * node.corrected, axes, is_unsure=unsure)
 
 
 def _of_signals_or_gate(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
@@ -281,17 +300,19 @@ def _of_signals_or_gate(reader: Reader, seen: Equation, inputs: list[Value]) -> 
     return _sum(reader, seen, signals)
   if len(signals) < 2:
     if signals and all(isinstance(value, (Signal, Known)) for value in inputs):
-      return _of_signals(reader, seen, inputs, signals)
+      return _of_signals(reader, seen, inputs)
     return Unreadable()
   if seen.name in ("mul", "div"):
     kind, what = "gating", "two signals are multiplied entry by entry"
   else:
     kind, what = "unknown combination", f"two signals are combined by {seen.name}"
-  reader.findings.error(
+  node = report_later(
+    reader,
+    seen,
     kind,
-    seen.place,
     what,
     "C maps do not cover it: use a sum with constant weights, or describe the network by hand with"
-    " tatnet.sequence and tatnet.weighted_sum.",
+    " tatnet.sequence and tatnet.weighted_sum. A mask of what is there can be given as booleans.",
   )
-  return signals[0]
+  axes = max((s.axes for s in signals), key=len)
+  return Signal(node, 1.0, axes)

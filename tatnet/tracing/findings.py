@@ -69,6 +69,10 @@ class Findings:
     """Records a broken rule."""
     self._errors[Finding(kind, place, what, remedy)] = None
 
+  def add(self, finding: Finding) -> None:
+    """Records a broken rule that was found before it was known to matter."""
+    self._errors[finding] = None
+
   def warn(self, kind: str, place: str, what: str, remedy: str) -> None:
     """Records something tolerated."""
     self._warnings[Finding(kind, place, what, remedy)] = None

@@ -1,93 +1,23 @@
 """The network under the model: nodes of unit q, and how signals combine into them.
 
-A node is a signal normalised to q = 1, given by its parent and the piece of
-topology between the two. A sum or a concatenation has as its parent the last
-node that all its branches come from, so following parents from the output to the
-input spells out the network as a sequence of pieces.
+A node is a signal normalised to q = 1, made from others by a piece of topology or as a
+weighted sum of them. Nodes are kept once, however many read them; from the last one the
+topology is assembled.
 """
 
-import dataclasses
-import functools
 import itertools
 import math
 
-from tatnet.network.builders import identity, nonlinear, sequence, weighted_sum
-from tatnet.network.nodes import Topology
-from tatnet.tracing.findings import Findings
+from tatnet.network.assembly import assembled
+from tatnet.network.builders import centring, identity, nonlinear
+from tatnet.network.graph import Step, Term
+from tatnet.network.lines import Dropout
+from tatnet.network.nodes import Topology, in_a_row
+from tatnet.tracing.findings import Finding, Findings
+from tatnet.tracing.means import UNKNOWN_SHARE, mean_share
+from tatnet.tracing.nodes import Node, ends_fresh, wholes
 
-_serial = itertools.count()
-
-
-@dataclasses.dataclass(eq=False)
-class Node:
-  """A unit-q signal of the network.
-
-  Attributes:
-    kind: "input", "affine", "nonlinear", "sum" or "concatenation".
-    parent: the node before, None for the input.
-    piece: topology from the parent to here.
-    terms: for sums and concatenations, pairs (node, coefficient on its unit signal).
-    leaves: names of the parameters that an affine map uses.
-    place: where in the model.
-    made_with: factor on the unit signal when a sum was formed.
-    tolerance: relative rounding of a sum's weights.
-    corrected: factor by which a sum that was reported as not normalised is too
-      large; what follows is read as if it had been mended.
-    consumed: whether anything but another sum has used the node.
-    depth: number of nodes before it.
-    all_leaves: parameters used anywhere between the input and here.
-    last_leaves: those of the affine maps that the signal ends with.
-    is_gaussian: whether random weights were applied since the last nonlinearity or
-      the input, so that the entries are Gaussian.
-    reaches_input: whether it leads back to the input without any layer between.
-  """
-
-  kind: str
-  parent: "Node | None" = None
-  piece: Topology = dataclasses.field(default_factory=identity)
-  terms: tuple[tuple["Node", float], ...] = ()
-  leaves: frozenset[str] = frozenset()
-  place: str = ""
-  made_with: float = 1.0
-  tolerance: float = 0.0
-  corrected: float = 1.0
-  consumed: bool = False
-  depth: int = dataclasses.field(default=0, init=False)
-
-  def __post_init__(self):
-    # Derived once from the nodes before; following them later would recurse as
-    # deep as the network.
-    self.serial = next(_serial)
-    self.depth = 0 if self.parent is None else self.parent.depth + 1
-    sources = self.sources
-    self.all_leaves = self.leaves.union(*(source.all_leaves for source in sources))
-    if self.kind == "affine":
-      self.last_leaves, self.is_gaussian, self.reaches_input = self.leaves, True, False
-    elif self.kind in ("input", "nonlinear"):
-      self.last_leaves, self.is_gaussian = frozenset(), False
-      self.reaches_input = self.kind == "input"
-    else:
-      self.last_leaves = frozenset().union(*(source.last_leaves for source in sources))
-      # One branch with weights makes a sum count: a ResNet of version 1 adds to the
-      # output of a nonlinearity, and its authors' maps treat the sum as Gaussian.
-      enough = any if self.kind == "sum" else all
-      self.is_gaussian = enough(source.is_gaussian for source in sources)
-      self.reaches_input = any(source.reaches_input for source in sources)
-
-  @property
-  def sources(self) -> tuple["Node", ...]:
-    """The nodes that this one is made of."""
-    if self.terms:
-      return tuple(node for node, _ in self.terms)
-    return () if self.parent is None else (self.parent,)
-
-  def topology_from(self, ancestor: "Node") -> Topology:
-    """The network between an ancestor and this node."""
-    pieces, node = [], self
-    while node is not ancestor:
-      pieces.append(node.piece)
-      node = node.parent
-    return sequence(*reversed(pieces))
+__all__ = ["Network", "Node"]
 
 
 class Network:
@@ -95,33 +25,55 @@ class Network:
 
   def __init__(self, findings: Findings):
     self.findings = findings
-    self.input = Node("input", place="input")
     self._used: dict[str, str] = {}
-    self._partly_used: dict[str, str] = {}
-    self._nonlinear: dict[tuple, Node] = {}
+    self._known: dict[tuple, Node] = {}
+    self._live: list[Node] = []
+    self._warned: set[str] = set()
 
-  def affine(self, node: Node, leaves: frozenset[str], place: str) -> Node:
-    """Multiplication by weights; parameters that were used before are reported."""
+  def input(self, name: str = "input") -> Node:
+    """A signal that enters the network; the same one for a name."""
+    return self._once(("input", name), lambda: Node("input", place=name))
+
+  def affine(self, node: Node, leaves: frozenset[str], place: str, **options) -> Node:
+    """Multiplication by weights; those that the signal has passed before are reported.
+
+    Args:
+      node: what they are applied to.
+      leaves: names of the parameters.
+      place: where in the model.
+      **options: `key` of what else tells one product from another, so that the same product
+        written twice is one node; fields of `Node`.
+    """
+    key = options.pop("key", None)
     node.consumed = True
-    tied = min((leaf for leaf in leaves if self._used_at(leaf)), default=None)
-    if tied is not None:
-      self.findings.error(
-        "tied weights",
-        place,
-        f"the parameter {tied or 'array'} was already used at {self._used_at(tied)}",
-        "give each layer weights of its own: kernel shaping takes the weights of different layers"
-        " as independent.",
-      )
-    for leaf in leaves:
-      self._used.setdefault(leaf, place)
-      for whole in _wholes(leaf):
-        self._partly_used.setdefault(whole, place)
-    return Node("affine", node, leaves=leaves, place=place)
+    self._live.append(node)
+
+    def made():
+      tied = min((leaf for leaf in leaves if node.has_passed(leaf)), default=None)
+      if tied is not None:
+        self.findings.error(
+          "tied weights",
+          place,
+          f"the parameter {tied or 'array'} was already used at {self._used_at(tied)}",
+          "give each layer weights of its own: kernel shaping takes the weights of different layers"
+          " as independent.",
+        )
+      for name in {*leaves, *(whole for leaf in leaves for whole in wholes(leaf))}:
+        self._used.setdefault(name, place)
+      return Node("affine", (node,), leaves=leaves, place=place, **options)
+
+    return made() if key is None else self._once(("affine", node, leaves, key), made)
 
   def _used_at(self, leaf: str) -> str | None:
-    """Where a parameter, one of its parts, or what it is part of was used."""
-    places = [self._used.get(name) for name in (leaf, *_wholes(leaf))]
-    return next((p for p in places if p), None) or self._partly_used.get(leaf)
+    names = (leaf, *wholes(leaf))
+    return next((self._used[name] for name in names if name in self._used), None)
+
+  def part(self, node: Node, name: str, place: str) -> Node:
+    """Some features of a signal that ends with weights: other weights made each of them."""
+    leaves = frozenset(f"{leaf}[{name}]" for leaf in node.leaves)
+    return self._once(
+      ("part", node, name), lambda: Node("affine", node.sources, leaves=leaves, place=place)
+    )
 
   def nonlinear(self, node: Node, activation, key, place: str) -> Node:
     """An elementwise function.
@@ -134,21 +86,101 @@ class Network:
       place: where in the model.
     """
     node.consumed = True
-    known = self._nonlinear.get((node.serial, key))
-    if key is not None and known is not None:
-      return known
+    if activation is None:
+      self._live.append(node)
+
+    def made():
+      self._check_before_nonlinear(node, place)
+      made = Node("nonlinear", (node,), nonlinear(activation, where=place), place=place)
+      made.is_mended = made.is_mended or not (node.is_gaussian or activation is None)
+      return made
+
+    return made() if key is None else self._once(("nonlinear", node, key), made)
+
+  def _check_before_nonlinear(self, node: Node, place: str) -> None:
+    if not node.is_gaussian and node.kind == "mixed":
+      self.findings.error(
+        "constant matrix",
+        node.place,
+        f"a nonlinearity at {place} is applied to a product with a constant matrix, not with weights",
+        "give weights as parameters, by trace_apply(apply, weights, inputs), where they are taken to"
+        " be random.",
+      )
+      return
     if not node.is_gaussian:
       before = "the raw input" if node.reaches_input else "the output of a nonlinearity"
       self.findings.error(
         "nonlinearity without weights before it",
         place,
-        f"it is applied to {before}, with no linear or convolutional layer between",
+        f"it is applied to {before}, with no linear or convolutional layer that mixes features"
+        " between",
         "put a layer with random weights before it; only then are its inputs Gaussian, as C maps"
         " assume.",
       )
-    result = Node("nonlinear", node, nonlinear(activation, where=place), place=place)
-    self._nonlinear[node.serial, key] = result
-    return result
+      return
+    if node.unmixed:
+      self.findings.warn(
+        "depthwise convolution between nonlinear layers",
+        node.unmixed,
+        "each channel of it is one channel before it times a number, and a nonlinear layer reads it"
+        " as if weights had mixed channels",
+        "let a layer that mixes channels, such as a 1x1 convolution, stand between.",
+      )
+    elif node.kind == "sum" and node.mean != identity():
+      self.findings.warn(
+        "nonlinearity of a sum with an activated term",
+        place,
+        "one term of the sum before it is the output of a nonlinearity, without weights between,"
+        " so that its inputs have a mean and are not Gaussian",
+        "add what a layer with weights has made, as pre-activation networks do; as it is, q may"
+        " grow from block to block where C(0) is large.",
+      )
+    for pool, size in sorted(node.pools):
+      if pool in self._warned:
+        continue
+      self._warned.add(pool)
+      share = UNKNOWN_SHARE
+      self.findings.warn(
+        "averaging between nonlinear layers",
+        pool,
+        f"a signal is averaged over {size} locations, and a nonlinear layer follows. Where locations are alike this changes nothing; where they are not, q falls and cosines"
+        f" rise: behind a layer of C(0) = {share:.2g} and with locations that have nothing in"
+        f" common, to q = {(1 + (size - 1) * share) / size:.2g} and, for inputs that have nothing"
+        f" in common, c = {share * size / (1 + (size - 1) * share):.2g}",
+        "average behind the last nonlinear layer, take a strided layer instead, or normalise"
+        " behind it; and look at the kernel report.",
+      )
+
+  def passed(self, kind: str, node: Node, key, place: str, **fields) -> Node:
+    """What is done to a signal without weights or a nonlinearity, once for a key."""
+    node.consumed = True
+    return self._once((kind, node, key), lambda: Node(kind, (node,), place=place, **fields))
+
+  def centred(self, node: Node, place: str) -> tuple[Node, float]:
+    """Without its mean over features; the node and the factor on it."""
+    share, known = mean_share(node.mean)
+    if not share:
+      return node, 1.0
+    piece = centring(node.mean, where=place)
+    fields = {"piece": piece, "mean": identity(), "size_unknown": not known}
+    return self.passed("centred", node, None, place, **fields), math.sqrt(1 - share)
+
+  def dropped(self, node: Node, keep: float, place: str) -> tuple[Node, float]:
+    """Behind dropout while training; the node and its factor."""
+    piece = Dropout(keep, place)
+    fields = {"piece": piece, "mean": in_a_row([node.mean, piece]), "drops": ((place, keep),)}
+    return self.passed("dropout", node, place, place, **fields), 1 / math.sqrt(keep)
+
+  def mended(self, node: Node, place: str) -> Node:
+    """A signal as if what was reported had been mended, with q = 1."""
+    return Node("reported", (node,), place=place)
+
+  def reported(self, nodes: list[Node], finding: Finding) -> Node:
+    """Stands for a combination that has no map; reported if layers or the output read it."""
+    key = ("reported", *nodes, finding)
+    return self._once(
+      key, lambda: Node("reported", tuple(nodes), place=finding.place, finding=finding)
+    )
 
   def concatenation(self, parts: list[tuple[Node, float, int]], place: str) -> tuple[Node, float]:
     """Parts (node, coefficient, channels) side by side; the node and its factor."""
@@ -158,7 +190,8 @@ class Network:
     nodes = [node for node, _, _ in parts]
     for node in nodes:
       node.consumed = True
-    return self._join("concatenation", nodes, weights, place), math.sqrt(q)
+    kept = [(node, w) for node, w in zip(nodes, weights, strict=True) if w] or [(nodes[0], 1.0)]
+    return Node("concatenation", terms=tuple(kept), place=place), math.sqrt(q)
 
   def add(
     self, terms: list[tuple[Node, float]], place: str, tolerance: float
@@ -183,10 +216,16 @@ class Network:
     if len(kept) < 2:
       ((node, coefficient),) = kept.items() or ((next(iter(merged)), 0.0),)
       return node, coefficient
-    factor = math.sqrt(sum(c**2 for c in kept.values()))
-    nodes, weights = list(kept), [c / factor for c in kept.values()]
-    self._check_independent(nodes, place)
-    node = self._join("sum", nodes, weights, place)
+    nodes, values = list(kept), list(kept.values())
+    factor = math.sqrt(sum(c**2 for c in values))
+    if abs(factor - 1) > tolerance:
+      # A factor on the raw input is preprocessing, or the weight of a branch.
+      scaled = [c * node.input_factor for node, c in kept.items()]
+      if abs(math.sqrt(sum(c**2 for c in scaled)) - 1) <= tolerance:
+        values, factor = scaled, math.sqrt(sum(c**2 for c in scaled))
+    finding = self._dependence(nodes, place)
+    made = tuple((node, c / factor) for node, c in zip(nodes, values, strict=True))
+    node = Node("sum", terms=made, place=place, finding=finding)
     node.made_with, node.tolerance = factor, tolerance
     return node, factor
 
@@ -195,8 +234,14 @@ class Network:
     node.consumed = True
     if node.kind != "sum":
       return factor
-    if abs(abs(factor) - 1) <= max(tolerance, node.tolerance):
+    tolerance = max(tolerance, node.tolerance)
+    if abs(abs(factor) - 1) <= tolerance:
       return math.copysign(1.0, factor)
+    if abs(node.made_with - 1) <= tolerance:
+      return factor  # normalised as it is, and multiplied afterwards
+    if node.is_mended:
+      node.corrected *= factor
+      return 1.0
     weights = [factor * weight for _, weight in node.terms]
     self.findings.error(
       "sum not normalised",
@@ -209,17 +254,14 @@ class Network:
     node.corrected *= factor
     return 1.0
 
-  def _join(self, kind: str, nodes: list[Node], weights: list[float], place: str) -> Node:
-    ancestor = functools.reduce(_common_ancestor, nodes)
-    branches = [(w, n.topology_from(ancestor)) for w, n in zip(weights, nodes, strict=True)]
-    if kind == "concatenation" and {branch for _, branch in branches} == {identity()}:
-      piece = identity()
-    else:
-      piece = weighted_sum(*branches, where=place)
-    terms = tuple(zip(nodes, weights, strict=True))
-    return Node(kind, ancestor, piece, terms=terms, place=place)
+  def _once(self, key: tuple, make) -> Node:
+    if key not in self._known:
+      self._known[key] = make()
+    return self._known[key]
 
-  def _check_independent(self, nodes: list[Node], place: str) -> None:
+  def _dependence(self, nodes: list[Node], place: str) -> Finding | None:
+    if any(node.is_mended for node in nodes):
+      return None
     for first, second in itertools.combinations(nodes, 2):
       if _independent(first, second):
         continue
@@ -232,43 +274,72 @@ class Network:
         remedy = (
           "end all branches but one with a linear or convolutional layer, without an activation."
         )
-      self.findings.error("dependent branches", place, what, remedy)
-      return
+      return Finding("dependent branches", place, what, remedy)
+    return None
+
+  def depth(self, end: Node) -> int:
+    """Number of nonlinear layers before a node, and in it."""
+    return sum(node.kind == "nonlinear" for node in _ancestors([end]))
+
+  def topology(self, end: Node, wanted: bool = True) -> Topology:
+    """The network up to a node; what layers or that node read and has no map is reported.
+
+    Args:
+      end: the node.
+      wanted: whether the node itself is what the network is for.
+    """
+    for node in _ancestors([*self._live, *([end] if wanted else [])]):
+      if node.finding is not None:
+        self.findings.add(node.finding)
+    nodes = _ancestors([end])
+    followed = {
+      source for node in nodes if node.kind == "nonlinear" for source in _ancestors([node])
+    }
+    values: dict[Node, int] = {}
+    steps: list[Step] = []
+    for node in nodes:
+      terms = [Term(w, values[source], identity()) for source, w in node.terms]
+      if not node.sources:
+        values[node] = 0
+      elif len({term.source for term in terms}) > 1 or (terms and node.kind == "sum"):
+        steps.append(Step(tuple(terms), node.place))
+        values[node] = len(steps)
+      elif node.piece == identity() or (node.kind == "dropout" and node not in followed):
+        values[node] = values[node.sources[0]]
+      else:
+        steps.append(Step((Term(1.0, values[node.sources[0]], node.piece),)))
+        values[node] = len(steps)
+    if not steps or values[end] == 0:
+      return identity()
+    return assembled(steps[: values[end]])
 
 
-def _wholes(leaf: str) -> list[str]:
-  """What a part of a parameter, such as ``w[2][0:3]``, is part of."""
-  return [leaf[:position] for position, letter in enumerate(leaf) if letter == "["]
-
-
-def _common_ancestor(a: Node, b: Node) -> Node:
-  while a is not b:
-    if a.depth >= b.depth:
-      a = a.parent
-    else:
-      b = b.parent
-  return a
+def _ancestors(ends: list[Node]) -> list[Node]:
+  """Nodes and all that they are made of, in the order in which they were made."""
+  found, queue = set(), list(ends)
+  while queue:
+    node = queue.pop()
+    if node not in found:
+      found.add(node)
+      queue += node.sources
+  return sorted(found, key=lambda node: node.serial)
 
 
 def _independent(a: Node, b: Node) -> bool:
   """Whether the mean product of two signals vanishes for random weights."""
-  pairs = [(a, b)]
+  pairs, seen = [(a, b)], set()
   while pairs:
     one, other = pairs.pop()
-    if _ends_fresh(one, other) or _ends_fresh(other, one):
+    if (one, other) in seen or ends_fresh(one, other) or ends_fresh(other, one):
       continue
-    if one.terms and one is not other:
+    seen.add((one, other))
+    if one.is_transparent and one is not other:
       pairs += [(term, other) for term in one.sources]
-    elif other.terms and one is not other:
+    elif other.is_transparent and one is not other:
       pairs += [(one, term) for term in other.sources]
     else:
       return False
   return True
-
-
-def _ends_fresh(one: Node, other: Node) -> bool:
-  """Whether a signal ends with weights that the other has never seen."""
-  return one.kind == "affine" and bool(one.leaves) and not one.leaves & other.all_leaves
 
 
 def _numbers(values: list[float]) -> str:

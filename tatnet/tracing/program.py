@@ -1,14 +1,18 @@
 """Walks a jaxpr: calls, loops and branches here, single equations by the rules."""
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from tatnet.tracing.findings import Findings
+from tatnet.tracing.findings import Finding, Findings
 from tatnet.tracing.initial_values import as_written
 from tatnet.tracing.network import Network
+from tatnet.tracing.nodes import Node
 from tatnet.tracing.places import place_of
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
@@ -106,8 +110,10 @@ class Reader:
       place,
       max(_rounding(var.aval) for var in equation.outvars) if equation.outvars else 0.0,
     )
-    if parameters.get("name") == self._marker:
+    if _called(parameters) == self._marker:
       return self._on_marker(self, seen)
+    if (known := folded(equation, inputs)) is not None:
+      return known
     if name in _LOOPS:
       return getattr(self, f"_{name}")(seen)
     body = next((parameters[key] for key in _BODIES if _is_jaxpr(parameters.get(key))), None)
@@ -129,7 +135,7 @@ class Reader:
     order = range(length)
     outputs: list[Value] = []
     for i in reversed(order) if seen.parameters["reverse"] else order:
-      slices = [_slice(value, i) for value in stacked]
+      slices = [_slice(value, i, length) for value in stacked]
       results = self.run(body, [*fixed, *state, *slices], f"{seen.place}/{i}")
       state, outputs = results[:carried], results[carried:]
       if not any(map(is_signal, state)) and not any(isinstance(v, Weights) for v in stacked):
@@ -158,6 +164,10 @@ class Reader:
       )
     if not any(is_signal(value) for value in operands):
       return without_signal(seen)
+    if isinstance(index, Data) and index.kind == "mask" and len(branches) == 2:
+      left_out, kept = (self.run(branch, operands, seen.place) for branch in branches)
+      if all(value == Known(0.0) for value in left_out):
+        return [dropped_path(self, value, index, seen) for value in kept]
     self.findings.error(
       "data-dependent control flow",
       seen.place,
@@ -194,7 +204,52 @@ def constant(value: Any) -> Value:
   except (TypeError, ValueError, IndexError):  # random keys, empty arrays
     return Data()
   uniform = (array == array.flat[0]).all() or (array != array).all()  # or NaN throughout
-  return Known(as_written(array.flat[0]) if number == number else number) if uniform else Data()
+  if uniform:
+    return Known(as_written(array.flat[0]) if number == number else number)
+  return Data(array=array)
+
+
+_LARGEST_FOLDED = 1 << 20
+
+
+def folded(equation: Any, inputs: Sequence[Value]) -> list[Value] | None:
+  """Results of an equation of constants alone, if they are small; else None.
+
+  Masks, bases and averaging matrices are made by the model itself, mostly from `iota`.
+  """
+  jaxprs = any(_is_jaxpr(value) for value in equation.params.values())
+  if jaxprs or equation.effects or not all(_is_constant(value) for value in inputs):
+    return None
+  sizes = [math.prod(getattr(v.aval, "shape", ())) for v in (*equation.outvars, *equation.invars)]
+  name = equation.primitive.name
+  if max(sizes, default=0) > _LARGEST_FOLDED or name.startswith(("random_", "threefry")):
+    return None
+  if all(isinstance(value, Known) for value in inputs) and inputs:
+    return None  # numbers are followed by the rules, as they were written
+  arrays = [
+    np.full(atom.aval.shape, value.value, atom.aval.dtype)
+    if isinstance(value, Known)
+    else value.array.astype(atom.aval.dtype)
+    for atom, value in zip(equation.invars, inputs, strict=True)
+  ]
+  try:
+    with jax.enable_x64(True), warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      results = equation.primitive.bind(*arrays, **equation.params)
+  except Exception:  # it needs a mesh, a backend or something else that is not here
+    return None
+  return [
+    constant(result) for result in (results if equation.primitive.multiple_results else [results])
+  ]
+
+
+def _is_constant(value: Value) -> bool:
+  return isinstance(value, Known) or (isinstance(value, Data) and value.array is not None)
+
+
+def _called(parameters: dict[str, Any]) -> str:
+  """The name of the function that a call calls, without JAX's own transformations."""
+  return str(parameters.get("name", "")).rpartition("(")[2].rstrip(")")
 
 
 def is_signal(value: Value) -> bool:
@@ -214,7 +269,29 @@ def without_signal(seen: Equation) -> list[Value]:
 
 def unreadable(seen: Equation) -> list[Value]:
   """Results of an equation that was reported."""
-  return [Unreadable() for _ in seen.out_shapes]
+  nodes = [v.node for v in seen.inputs if isinstance(v, Unreadable) and v.node is not None]
+  return [Unreadable(nodes[0] if nodes else None) for _ in seen.out_shapes]
+
+
+def report_later(reader: "Reader", seen: Equation, kind: str, what: str, remedy: str) -> Node:
+  """A node for what has no map: it is reported if a layer or the output reads it."""
+  nodes = [value.node for value in seen.inputs if is_signal(value) and value.node is not None]
+  return reader.network.reported(nodes, Finding(kind, seen.place, what, remedy))
+
+
+def dropped_path(reader: "Reader", value: Value, mask: Data, seen: Equation) -> Value:
+  """A branch that is left out at random, for all features at once."""
+  if not isinstance(value, Signal):
+    return value
+  reader.findings.warn(
+    "drop path",
+    seen.place,
+    f"a branch is left out at random, for all features at once, and kept with probability"
+    f" {mask.keep:.3g}; its q is {1 / mask.keep:.3g} times as large on average, and 0 where it is"
+    " left out",
+    "for the network as it is evaluated, trace it without; maps are those of the mean.",
+  )
+  return dataclasses.replace(value, scale=value.scale * mask.scale * mask.keep)
 
 
 def _is_jaxpr(value: Any) -> bool:
@@ -232,9 +309,11 @@ def _rank_differs(inner: Sequence[Any], outer: Sequence[tuple[int, ...]]) -> int
   return sum(len(var.aval.shape) != len(shape) for var, shape in zip(inner, outer, strict=True))
 
 
-def _slice(value: Value, i: int) -> Value:
+def _slice(value: Value, i: int, length: int) -> Value:
   if isinstance(value, Weights):
-    return dataclasses.replace(value, leaves=frozenset(f"{leaf}[{i}]" for leaf in value.leaves))
+    leaves = frozenset(f"{leaf}[{i}]" for leaf in value.leaves)
+    array = None if value.array is None else value.array[i]
+    return dataclasses.replace(value, leaves=leaves, size=value.size // length, array=array)
   if isinstance(value, Signal):
     return dataclasses.replace(value, axes=value.axes[1:], layout=(*value.layout, ("slice", i)))
   return value

@@ -1,6 +1,7 @@
 """Rules for reductions over axes and over windows: pooling and normalisation."""
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -8,37 +9,52 @@ import numpy as np
 from tatnet.layer import quadrature
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
+from tatnet.tracing.normalisation import mean_of
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
-from tatnet.tracing.signals import linear, pooled, report_max_pooling
-from tatnet.tracing.values import Known, Signal, Statistic, Value
+from tatnet.tracing.signals import averaged, linear, pooled, report_max_pooling
+from tatnet.tracing.values import Known, Signal, Statistic, Value, Weights
 
 
 def reduce_sum(reader: Reader, seen: Equation) -> list[Value]:
   """A sum over axes."""
-  del reader
   over = tuple(seen.parameters["axes"])
   count = axis_labels.count(seen.in_shapes[0], over)
   if isinstance(seen.inputs[0], Known):
     return [Known(seen.inputs[0].value * count)]
-  return _reduce(seen, over, count)
+  return _reduce(reader, seen, over, count)
+
+
+def sum_over_devices(reader: Reader, seen: Equation) -> list[Value]:
+  """A sum over an axis of vmap, or over the devices that hold parts of one matrix product."""
+  if seen.parameters.get("axes") and not any(isinstance(a, int) for a in seen.parameters["axes"]):
+    return list(seen.inputs)
+  return reduce_sum(reader, seen)
 
 
 def reduce_max(reader: Reader, seen: Equation) -> list[Value]:
   """A maximum over axes: inside a softmax, or max pooling."""
-  del reader
-  return _reduce(seen, tuple(seen.parameters["axes"]), None)
+  return _reduce(reader, seen, tuple(seen.parameters["axes"]), None)
 
 
-def _reduce(seen: Equation, over: tuple[int, ...], count: int | None) -> list[Value]:
+def _reduce(
+  reader: Reader, seen: Equation, over: tuple[int, ...], count: int | None
+) -> list[Value]:
   (value,) = seen.inputs
+  if isinstance(value, Weights) and count is not None:
+    return [dataclasses.replace(value, initial=None, is_mean=True, array=None)]
   if not is_signal(value):
     return without_signal(seen)
   if not isinstance(value, (Signal, Statistic)):
     return unreadable(seen)
   if not over:
     return [value]
-  axes = axis_labels.reduced(value.axes, over)
   labels = frozenset(value.axes[i] for i in over)
+  if isinstance(value, Signal) and value.node.is_raw and value.is_linear and "b" not in labels:
+    axes = axis_labels.reduced(value.axes, over)  # preprocessing
+    return [dataclasses.replace(value, axes=axes, layout=(*value.layout, ("reduce", over)))]
+  if isinstance(value, Statistic) and value.over <= {"s", "b"} and "f" in labels:
+    value = pooled(reader, value, seen)  # a statistic of what was averaged over locations
+  axes = axis_labels.reduced(value.axes, over)
   if isinstance(value, Statistic):
     return [
       dataclasses.replace(
@@ -46,37 +62,43 @@ def _reduce(seen: Equation, over: tuple[int, ...], count: int | None) -> list[Va
         value=value.value * (count or 1),
         axes=axes,
         over=value.over | labels,
-        pooled=value.pooled and _pool(value.pooled, seen, over, count),
+        pooled=value.pooled and functools.partial(_pooled_again, reader, value, seen, over, count),
         source=None,
         is_maximum=value.is_maximum or count is None,
+        size=value.size * axis_labels.count(seen.in_shapes[0], over),
       )
     ]
-  mean = 0.0 if value.is_linear else _mean(value)
+  mean = mean_of(value) if value.is_linear else _mean(value)
   return [
     Statistic(
       value.node,
       mean * (count or 1),
       axes,
       labels,
-      _pool(value, seen, over, count),
+      functools.partial(_pooled, reader, value, seen, over, count),
       source=value.expression if count is not None else None,
       is_maximum=count is None,
+      size=axis_labels.count(seen.in_shapes[0], over),
     )
   ]
 
 
-def _pool(signal: Signal, seen: Equation, over: tuple[int, ...], count: int | None) -> Signal:
+def _pooled(
+  reader: Reader, signal: Signal, seen: Equation, over: tuple[int, ...], count: int | None
+) -> Signal:
   """The signal as pooling leaves it."""
+  signal = linear(reader, signal, seen)
   axes = axis_labels.reduced(signal.axes, over)
-  layout = (*signal.layout, ("reduce", seen.name, over))
-  return _times(dataclasses.replace(signal, axes=axes, layout=layout), count or 1)
+  key = (*signal.layout, ("reduce", seen.name, over))
+  summed = dataclasses.replace(signal, axes=axes, layout=key, scale=signal.scale * (count or 1))
+  return averaged(reader, summed, count or 1, seen.place, key)
 
 
-def _times(signal: Signal, factor: float) -> Signal:
-  """A multiple of a signal, linear or not."""
-  if signal.is_linear:
-    return dataclasses.replace(signal, scale=signal.scale * factor)
-  return dataclasses.replace(signal, expression=expressions.scaled(signal.expression, factor))
+def _pooled_again(
+  reader: Reader, statistic: Statistic, seen: Equation, over: tuple[int, ...], count: int | None
+) -> Signal | None:
+  signal = statistic.pooled()
+  return signal and _pooled(reader, signal, seen, over, count)
 
 
 def _mean(signal: Signal) -> float:
@@ -97,8 +119,8 @@ def window_sum(reader: Reader, seen: Equation) -> list[Value]:
     return [Known(value.value * size)]
   if not isinstance(value, Signal):
     return unreadable(seen) if is_signal(value) else without_signal(seen)
-  signal = linear(reader, value, seen)
-  return [_windowed(signal, seen, size)]
+  signal = _windowed(linear(reader, value, seen), seen, size)
+  return [averaged(reader, signal, size, seen.place, signal.layout)]
 
 
 def window_max(reader: Reader, seen: Equation) -> list[Value]:

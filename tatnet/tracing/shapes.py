@@ -1,7 +1,10 @@
 """Rules for primitives that only rearrange entries."""
 
 import dataclasses
+import functools
 import math
+
+import jax.numpy as jnp
 
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
@@ -15,14 +18,25 @@ def unchanged(reader: Reader, seen: Equation) -> list[Value]:
   return list(seen.inputs[: len(seen.out_shapes)])
 
 
+def converted(reader: Reader, seen: Equation) -> list[Value]:
+  """A cast; integers that become floats enter the network, as images of uint8 do."""
+  (value,) = seen.inputs
+  integers = isinstance(value, Data) and value.kind == "input"
+  if integers and value.name and jnp.issubdtype(seen.parameters["new_dtype"], jnp.floating):
+    axes = axis_labels.of_input(len(seen.out_shapes[0]), 0)
+    return [Signal(reader.network.input(value.name), 1.0, axes)]
+  return [value]
+
+
 def rearranged(reader: Reader, seen: Equation) -> list[Value]:
   """One array in another arrangement: the first operand decides."""
-  del reader
   value = seen.inputs[0]
   if isinstance(value, Unreadable):
     return unreadable(seen)
   if isinstance(value, Known):
     return [value for _ in seen.out_shapes]
+  if isinstance(value, Data) and value.array is not None:
+    return [dataclasses.replace(value, array=None) for _ in seen.out_shapes]
   if isinstance(value, Weights):
     return [_part(seen, value, index) for index in range(len(seen.out_shapes))]
   if not isinstance(value, (Signal, Statistic)):
@@ -32,11 +46,34 @@ def rearranged(reader: Reader, seen: Equation) -> list[Value]:
   for index, new in enumerate(seen.out_shapes):
     axes = _axes_after(seen, value.axes, old, new)
     if isinstance(value, Statistic):
-      inner = value.pooled and _moved(value.pooled, axes, seen, old, new, index)
+      inner = value.pooled and functools.partial(_moved_later, value, axes, seen, old, new, index)
       results.append(dataclasses.replace(value, axes=axes, pooled=inner))
+    elif (name := _features(seen, value, index)) and value.is_linear:
+      node = reader.network.part(value.node, name, seen.place)
+      results.append(dataclasses.replace(value, node=node, axes=axes))
     else:
       results.append(_moved(value, axes, seen, old, new, index))
   return results
+
+
+def _features(seen: Equation, signal: Signal, index: int) -> str:
+  """Which features of a signal that ends with weights are taken; empty if it is none of that."""
+  if signal.node.kind != "affine" or signal.layout or not signal.node.leaves:
+    return ""
+  parameters = seen.parameters
+  if seen.name == "split" and signal.axes[parameters["axis"]] == "f":
+    sizes = parameters["sizes"]
+    return f"features {sum(sizes[:index])}:{sum(sizes[: index + 1])}"
+  if seen.name == "slice" and not parameters["strides"]:
+    ranges = zip(parameters["start_indices"], parameters["limit_indices"], strict=True)
+    taken = [
+      (label, f"features {start}:{stop}")
+      for (start, stop), size, label in zip(ranges, seen.in_shapes[0], signal.axes, strict=True)
+      if stop - start < size
+    ]
+    if len(taken) == 1 and taken[0][0] == "f":
+      return taken[0][1]
+  return ""
 
 
 def _part(seen: Equation, weights: Weights, index: int) -> Weights:
@@ -54,7 +91,7 @@ def _part(seen: Equation, weights: Weights, index: int) -> Weights:
   else:
     return weights
   leaves = frozenset(f"{leaf}[{part}]" for leaf in weights.leaves)
-  return dataclasses.replace(weights, leaves=leaves)
+  return dataclasses.replace(weights, leaves=leaves, size=0, array=None)
 
 
 def _axes_after(seen: Equation, axes, old, new):
@@ -69,6 +106,11 @@ def _axes_after(seen: Equation, axes, old, new):
   if (math.prod(old) == math.prod(new) and len(old) != len(new)) or seen.name == "reshape":
     return axis_labels.reshaped(axes, old, new)
   return axes
+
+
+def _moved_later(statistic: Statistic, *where) -> Signal | None:
+  signal = statistic.pooled()
+  return signal and _moved(signal, *where)
 
 
 def _moved(signal: Signal, axes, seen: Equation, old, new, index: int) -> Signal:
@@ -103,7 +145,8 @@ def pad(reader: Reader, seen: Equation) -> list[Value]:
   for axis, before, after in zip(signal.axes, seen.in_shapes[0], seen.out_shapes[0], strict=True):
     if axis == "f" and after > before > 0:
       share *= before / after
-  layout = (*signal.layout, ("pad", str(seen.parameters["padding_config"])))
+  sides = tuple((low, high) for low, high, _ in seen.parameters["padding_config"])
+  layout = (*signal.layout, ("pad", sides))
   return [dataclasses.replace(signal, scale=signal.scale * math.sqrt(share), layout=layout)]
 
 
@@ -117,13 +160,16 @@ def concatenate(reader: Reader, seen: Equation) -> list[Value]:
     return unreadable(seen)
   axis = seen.parameters["dimension"]
   first = signals[0]
-  if len(signals) < len(values) and first.node.kind != "input":
+  if len(signals) < len(values) and not first.node.is_raw:
     reader.findings.error(
       "concatenation with constants",
       seen.place,
       "a signal is concatenated with parameters or constants",
       "append them to the raw input only, as tatnet.per_location_normalize does.",
     )
+  if all(signal.node.is_raw for signal in signals):  # encodings of the input
+    layout = (*first.layout, ("concatenate", seen.place))
+    return [Signal(first.node, 1.0, first.axes, layout=layout)]
   if all(_same(first, other) for other in signals):
     layout = (*first.layout, ("concatenate", seen.place))
     return [dataclasses.replace(first, layout=layout)]
@@ -135,6 +181,22 @@ def concatenate(reader: Reader, seen: Equation) -> list[Value]:
     return [dataclasses.replace(settled[0], layout=layout)]
   node, factor = reader.network.concatenation(parts, seen.place)
   return [Signal(node, factor, first.axes)]
+
+
+def stack(reader: Reader, seen: Equation) -> list[Value]:
+  """Parts along a new axis, which is one of locations."""
+  axis = seen.parameters["axis"]
+  lifted = [
+    dataclasses.replace(v, axes=(*v.axes[:axis], "s", *v.axes[axis:]))
+    if isinstance(v, (Signal, Statistic))
+    else v
+    for v in seen.inputs
+  ]
+  shapes = [(*s[:axis], 1, *s[axis:]) for s in seen.in_shapes]
+  parameters = {"dimension": axis}
+  return concatenate(
+    reader, dataclasses.replace(seen, inputs=lifted, in_shapes=shapes, parameters=parameters)
+  )
 
 
 def _concatenated(seen: Equation, values: list[Value]) -> list[Value]:

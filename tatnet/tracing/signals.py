@@ -5,11 +5,13 @@ import dataclasses
 import numpy as np
 
 from tatnet.layer import quadrature
+from tatnet.network.builders import identity
 from tatnet.tracing import expressions
 from tatnet.tracing.expressions import VARIABLE
-from tatnet.tracing.network import Node
+from tatnet.tracing.findings import Finding
+from tatnet.tracing.nodes import Node
 from tatnet.tracing.program import Equation, Reader
-from tatnet.tracing.values import Signal, Statistic, Value
+from tatnet.tracing.values import Signal, Statistic, Unreadable, Value
 
 _FAINT, _LOUD = 1e-2, 1e2
 
@@ -20,14 +22,34 @@ def pooled(reader: Reader, value: Value, seen: Equation) -> Value:
     return value
   if value.is_maximum:
     report_max_pooling(reader, seen.place)
-  if value.over == {"f"}:
-    reader.findings.error(
+  if "f" in value.over:
+    finding = Finding(
       "pooling over features",
       seen.place,
       "a signal is averaged over its features, which leaves a number of vanishing size",
       "pool over locations only, and let a layer with weights combine features.",
     )
-  return value.pooled
+    node = reader.network.reported([value.node], finding)
+    return Signal(node, 0.0, value.axes)
+  return value.pooled() or Unreadable()
+
+
+def averaged(reader: Reader, signal: Signal, size: int, place: str, key) -> Signal:
+  """A signal averaged over that many locations; their sum is as many times as large.
+
+  Args:
+    reader: the reader.
+    signal: the average, as a multiple of the node that was averaged.
+    size: number of locations.
+    place: where in the model.
+    key: what else tells one average of a signal from another.
+  """
+  if signal.node.is_raw:
+    return signal
+  pools = frozenset({(place, size)}) if size > 1 else frozenset()
+  # What all features share behind it depends on how alike the locations are.
+  node = reader.network.passed("averaged", signal.node, key, place, pools=pools, mean=identity())
+  return Signal(node, signal.coefficient * node.corrected, signal.axes)
 
 
 def report_max_pooling(reader: Reader, place: str) -> None:
@@ -41,17 +63,16 @@ def report_max_pooling(reader: Reader, place: str) -> None:
 
 
 def without_softmax(reader: Reader, signal: Signal, seen: Equation) -> Signal:
-  """The signal before its softmax, which is reported."""
-  reader.findings.error(
+  """What stands for a signal behind its softmax, which has no map where layers follow."""
+  finding = Finding(
     "softmax attention",
     seen.place,
     "a signal is mixed by the softmax of another",
     "attention is not covered by TAT and DKS as implemented here; shape the dense layers by a"
     " topology written by hand.",
   )
-  return dataclasses.replace(
-    signal, scale=signal.node.corrected, expression=VARIABLE, place="", softmax=False
-  )
+  node = reader.network.reported([signal.node], finding)
+  return Signal(node, 1.0, signal.axes)
 
 
 def root_mean_square(signal: Signal) -> float:
@@ -70,10 +91,19 @@ def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]
   node, scale = signal.node, signal.coefficient
   if signal.is_linear:
     return node, scale
-  line = expressions.as_line(signal.expression)
+  radius = quadrature.RADIUS * (abs(scale) or 1.0)
+  line = expressions.as_line(signal.expression, radius)
   if line is not None:
     slope, offset = line
-    if offset and node.kind != "input":
+    if not slope:
+      reader.findings.error(
+        "nonlinearity without a map",
+        signal.place or seen.place,
+        f"a function is {offset:.4g} wherever a signal of q = {scale**2:.3g} lies",
+        "use a function that is finite everywhere, not constant and not too steep.",
+      )
+      return reader.network.mended(node, seen.place), 1.0
+    if offset and not node.is_raw:
       reader.findings.error(
         "constant added to a signal",
         seen.place,
@@ -91,7 +121,7 @@ def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]
       f"the signal enters a nonlinearity with q = {scale**2:.3g}",
       "scale the layers before it so that q stays near 1, or transform their activations.",
     )
-  if expressions.jumps(signal.expression):
+  if expressions.jumps(signal.expression, radius):
     reader.findings.error(
       "discontinuous nonlinearity",
       place,
@@ -103,14 +133,14 @@ def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]
     # Rounded, so that layers which differ by rounding alone are equal.
     scale = float(f"{scale:.12g}")
     activation, factor = expressions.as_unit_layer(expression, scale)
-  except ValueError as error:
+  except (ValueError, TypeError, ArithmeticError) as error:
     reader.findings.error(
       "nonlinearity without a map",
       place,
       f"an elementwise function has no C map: {error}",
-      "use a function that is finite everywhere and not too steep.",
+      "use a function that is finite everywhere, not constant and not too steep.",
     )
-    return node, scale
+    return reader.network.mended(node, place), 1.0
   key = (signal.layout, expression, round(scale, 9))
   return reader.network.nonlinear(node, activation, key, place), factor * outer
 
@@ -128,4 +158,13 @@ def linear(reader: Reader, signal: Signal, seen: Equation) -> Signal:
 def consumed(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]:
   """As `settle`, for a use that asks for q = 1 of a sum: weights or the activation."""
   node, factor = settle(reader, signal, seen)
+  if node.kind == "centred" and node.size_unknown:
+    reader.findings.error(
+      "mean subtracted",
+      node.place,
+      "the mean over features is subtracted from the output of an activation, which takes C(0) of"
+      " it away from q",
+      "normalise as well, as layer normalisation does, or leave it out.",
+    )
+    return reader.network.mended(node, seen.place), 1.0
   return node, reader.network.consume_sum(node, factor, seen.tolerance)

@@ -10,9 +10,12 @@
 """
 
 import dataclasses
+from collections.abc import Callable
+
+import numpy as np
 
 from tatnet.tracing.expressions import VARIABLE, Expression
-from tatnet.tracing.network import Node
+from tatnet.tracing.nodes import Node
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +30,23 @@ class Data:
   """A value that does not depend on the signal.
 
   Attributes:
-    kind: "array", "random", "mask" (of dropout) or "state" (running statistics).
+    kind: "array", "input" (integers), "random", "uniform", "mask" (of dropout) or "state"
+      (running statistics).
     keep: for masks the probability of True.
+    low: for uniform random numbers the least; they reach 1 further.
+    scale: for masks the value of True.
+    size: for masks the number of entries that are drawn.
+    name: of the integer input that it is.
+    array: the constant itself, where it is known.
   """
 
   kind: str = "array"
   keep: float = 1.0
+  low: float = 0.0
+  scale: float = 1.0
+  size: int = 0
+  name: str = ""
+  array: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +58,23 @@ class Weights:
     initial: the number that all entries have at initialisation; None if they
       differ or it is not known.
     certain: whether the initial values are known at all.
+    factor: by which constants have multiplied them.
+    size: number of entries of the parameter.
+    array: the parameter itself, where it is known and nothing was done to it.
+    is_mean: whether it is an average of the parameters.
+    standardised: whether such an average was subtracted.
+    is_integer: whether it is stored as integers, whose scale says nothing.
   """
 
   leaves: frozenset[str]
   initial: float | None = None
   certain: bool = True
+  factor: float = 1.0
+  size: int = 0
+  array: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+  is_mean: bool = False
+  standardised: bool = False
+  is_integer: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +89,7 @@ class Signal:
     layout: structural operations since the node, to tell whether two signals line up.
     place: where the nonlinear part of the expression begins.
     softmax: whether it was normalised by the sum of its own entries.
+    is_unsure: whether a parameter that was reported acts on it.
   """
 
   node: Node
@@ -72,6 +99,7 @@ class Signal:
   layout: tuple = ()
   place: str = ""
   softmax: bool = False
+  is_unsure: bool = False
 
   @property
   def is_linear(self) -> bool:
@@ -93,23 +121,31 @@ class Statistic:
     value: the number that it has on average at initialisation.
     axes: as in `Signal`, those that are left.
     over: labels of the axes that the reduction ran over.
-    pooled: the signal that it is if nothing is normalised by it.
+    pooled: makes the signal that it is if nothing is normalised by it.
     source: the function that was summed, as long as nothing else was computed.
     is_maximum: whether it is a maximum.
+    size: number of entries that it was made of.
   """
 
   node: Node
   value: float
   axes: tuple[str, ...]
   over: frozenset[str]
-  pooled: Signal | None
+  pooled: Callable[[], Signal | None] | None
   source: Expression | None = None
   is_maximum: bool = False
+  size: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Unreadable:
-  """Stands for a signal where reading had to give up."""
+  """Stands for a signal where reading had to give up.
+
+  Attributes:
+    node: the reported node that it came from, if what is wrong may not matter.
+  """
+
+  node: Node | None = None
 
 
 Value = Known | Data | Weights | Signal | Statistic | Unreadable

@@ -23,7 +23,7 @@ class Model:
     trace: an input (array or shapes) -> topology.
     run: (activation, input) -> output, for real.
     maximum: f(x, r) by hand.
-    pools: whether it has max pooling, which is warned of.
+    warns: of what it is warned, as a regular expression.
   """
 
   name: str
@@ -31,7 +31,7 @@ class Model:
   trace: Callable
   run: Callable
   maximum: Callable
-  pools: bool = False
+  warns: str = ""
 
 
 def times(n, r, x):
@@ -71,6 +71,6 @@ def shape_of(model):
 
 def topology_of(model, x=None):
   """The model's topology, for an input or its shape."""
-  warns = pytest.warns(tatnet.TopologyWarning, match="max pooling")
-  with warns if model.pools else contextlib.nullcontext():
+  warns = pytest.warns(tatnet.TopologyWarning, match=model.warns)
+  with warns if model.warns else contextlib.nullcontext():
     return model.trace(shape_of(model) if x is None else x)

@@ -43,7 +43,7 @@ def linen(training):
     return apply(activation, filled(shapes(x)), x)
 
   name = f"flax linen{' training' * training}"
-  return Model(name, (2, 6, 6, 3), trace, run, residual_maximum(2, final=2))
+  return Model(name, (2, 6, 6, 3), trace, run, residual_maximum(2, final=2), "averaging between")
 
 
 class Nnx(nnx.Module):

@@ -13,7 +13,7 @@ from models import KEY, REST, Model, W, filled, residual_maximum, times
 import tatnet
 
 
-def haiku(name, forward, shape, maximum, pools=False, **kwargs):
+def haiku(name, forward, shape, maximum, warns="", **kwargs):
   def trace(x):
     return tatnet.trace(forward, x, **kwargs)
 
@@ -22,7 +22,7 @@ def haiku(name, forward, shape, maximum, pools=False, **kwargs):
     network = hk.transform_with_state(lambda x: forward(x, activation=activation, **kwargs))
     return network.apply(*filled(jax.eval_shape(init, KEY, x)), KEY, x)[0]
 
-  return Model(name, shape, trace, run, maximum, pools)
+  return Model(name, shape, trace, run, maximum, warns)
 
 
 def mlp(x, activation):
@@ -51,6 +51,16 @@ def vgg(x, activation, is_training):
   if is_training:
     x = hk.dropout(hk.next_rng_key(), 0.5, x)
   return hk.Linear(3)(activation(hk.Linear(16)(x)))
+
+
+def vgg_maximum(is_training):
+  """Half of a cosine is left by dropout; what begins behind it has lost nothing."""
+
+  def maximum(x, r):
+    five = times(5, r, x)
+    return max(five, r(max(x, five / 2))) if is_training else r(five)
+
+  return maximum
 
 
 def resnet(x, activation, *, version, weight, kernels, projects, stages):
@@ -91,7 +101,9 @@ def resnets():
     options["stages"] = (2, 1, 1, 1) if projects else (2, 1)
     name = f"resnet v{version} {kind} w={weight}{' projections' * projects}"
     maximum = functools.partial(resnet_maximum, **options)
-    yield haiku(name, resnet, (2, 6, 6, 3), maximum, **options)
+    # Version 1 adds the output of an activation to a branch with weights.
+    warns = "activated term" if version == 1 and weight else ""
+    yield haiku(name, resnet, (2, 6, 6, 3), maximum, warns, **options)
 
 
 def densenet(x, activation):
@@ -114,7 +126,7 @@ def densenet_maximum(x, r):
 
 def mixer(x, activation):
   def norm(x):
-    return hk.LayerNorm(-1, create_scale=True, create_offset=True)(x)
+    return hk.RMSNorm(-1)(x)
 
   x = hk.Conv2D(8, 2, stride=2)(x)
   x = x.reshape(x.shape[0], -1, x.shape[-1])
@@ -200,15 +212,15 @@ def stateful(x, activation):
 
 MODELS = [
   haiku("mlp", mlp, (4, 5), lambda x, r: times(4, r, x)),
-  haiku("all-conv", all_conv, (2, 12, 12, 4), lambda x, r: times(7, r, x)),
+  haiku("all-conv", all_conv, (2, 12, 12, 4), lambda x, r: times(7, r, x), "transposed|depthwise"),
   *(
-    haiku(f"vgg {mode}", vgg, (2, 8, 8, 3), lambda x, r: times(6, r, x), True, is_training=mode)
+    haiku(f"vgg {mode}", vgg, (2, 8, 8, 3), vgg_maximum(mode), "max pooling", is_training=mode)
     for mode in (False, True)
   ),
   *resnets(),
-  haiku("densenet", densenet, (2, 6, 6, 3), densenet_maximum),
+  haiku("densenet", densenet, (2, 6, 6, 3), densenet_maximum, "averaging between"),
   haiku("mixer", mixer, (2, 6, 6, 3), residual_maximum(4)),
-  haiku("u-net", unet, (2, 8, 8, 3), unet_maximum),
+  haiku("u-net", unet, (2, 8, 8, 3), unet_maximum, "transposed convolution"),
   haiku("stacked", stacked, (4, 5), stacked_maximum),
   haiku("remat", rematerialised, (4, 5), rematerialised_maximum),
   haiku("half precision", half_precision, (4, 5), residual_maximum(2, final=1)),

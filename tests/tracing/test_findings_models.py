@@ -57,7 +57,8 @@ def test_mobilenet_as_it_ships():
   def forward(images):
     return hk.nets.MobileNetV1(num_classes=10)(images, is_training=True)
 
-  findings = findings_of(lambda: tatnet.trace(forward, IMAGES))
+  with pytest.warns(tatnet.TopologyWarning, match="depthwise convolution between"):
+    findings = findings_of(lambda: tatnet.trace(forward, IMAGES))
   assert {finding.kind for finding in findings} == {"batch normalisation"}
   assert len(findings) == 27
   assert set(places(findings, "batch normalisation")) == normalisations(forward)
@@ -191,7 +192,8 @@ def test_other_normalisations_are_allowed():
       return x
 
   parameters = jax.eval_shape(Net().init, KEY, IMAGES)
-  assert tatnet.trace_apply(Net().apply, parameters, IMAGES) == tatnet.chain(4)
+  with pytest.warns(tatnet.TopologyWarning, match="instance normalisation at Net/InstanceNorm_0"):
+    assert tatnet.trace_apply(Net().apply, parameters, IMAGES) == tatnet.chain(4)
 
 
 @pytest.mark.parametrize("init", [hk.initializers.Constant(0.1), hk.initializers.RandomNormal()])

@@ -12,6 +12,7 @@ from models_elsewhere import MODELS as ELSEWHERE
 from models_haiku import MODELS as HAIKU
 
 import tatnet
+from tatnet.network.lines import Dropout
 
 MODELS = {model.name: model for model in [*HAIKU, *ELSEWHERE]}
 F32 = jnp.float32
@@ -77,7 +78,8 @@ BLOCK = tatnet.weighted_sum((0.6, tatnet.identity()), (0.8, tatnet.nonlinear()))
 ALGEBRA = {
   "mlp": tatnet.chain(4),
   "all-conv": tatnet.chain(7),
-  "vgg True": tatnet.chain(6),
+  "vgg False": tatnet.chain(6),
+  "vgg True": tatnet.sequence(tatnet.chain(5), Dropout(0.5), tatnet.chain(1)),
   "resnet v1 bottleneck w=0": tatnet.chain(10),
   "resnet v2 basic w=0 projections": tatnet.chain(11),
   "mixer": tatnet.sequence(*[BLOCK] * 4),

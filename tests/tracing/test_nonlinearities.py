@@ -115,7 +115,7 @@ def second_moment(function, scale=1.0):
 
 def test_q_is_carried_from_layer_to_layer():
   """tanh of half a unit signal, then tanh of three times what that leaves."""
-  topology = read(lambda w, x: jnp.tanh(3 * (jnp.tanh(0.5 * (x @ w[0])) @ w[1])), 2)
+  topology = read(lambda w, x: jnp.tanh(3 * (jnp.tanh(0.5 * (x @ w[0])) @ w[1])) @ w[2], 3)
   _, second = layers_of(topology)
   q = second_moment(math.tanh, 0.5)
   expected = references.local_conditions(lambda z: jnp.tanh(3 * math.sqrt(q) * z))
@@ -168,7 +168,7 @@ def test_dks_reaches_its_target_around_layers_that_stay():
 
 def test_tat_names_the_layer_that_it_cannot_have():
   size = math.sqrt(second_moment(math.tanh))
-  topology = read(lambda w, x, activation: jnp.tanh(activation(x @ w[0]) @ w[1]) / size, 2)
+  topology = read(lambda w, x, activation: jnp.tanh(activation(x @ w[0]) @ w[1]) / size @ w[2], 3)
   with pytest.raises(ValueError, match=r"'tanh'.*which the network keeps"):
     tatnet.transform_activation("softplus", topology, tatnet.TAT())
 
@@ -246,11 +246,12 @@ def test_one_nonlinearity_used_twice_is_one_layer():
 def test_equal_nonlinearities_are_equal_layers():
   def apply(w, x):
     size = math.sqrt(second_moment(math.tanh))
-    for weight in w:
+    *hidden, last = w
+    for weight in hidden:
       x = jnp.tanh(x @ weight) / size
-    return x
+    return x @ last
 
-  topology = read(apply, 12)
+  topology = read(apply, 13)
   assert repr(topology).startswith("12 x nonlinear tanh")
   assert len(set(layers_of(topology))) == 1
 

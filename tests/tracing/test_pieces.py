@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 import tatnet
+from tatnet.network.lines import Dropout
 
 KEY = jax.random.key(0)
 F32 = jnp.float32
@@ -61,7 +62,9 @@ def test_average_pooling_in_any_form(pool):
   def forward(x, activation):
     return activation(hk.Linear(3)(pool(activation(hk.Linear(8)(x)))))
 
-  assert tatnet.trace(forward, jax.ShapeDtypeStruct((4, 6, 6, 8), F32)) == tatnet.chain(2)
+  with pytest.warns(tatnet.TopologyWarning, match="averaging between nonlinear layers"):
+    topology = tatnet.trace(forward, jax.ShapeDtypeStruct((4, 6, 6, 8), F32))
+  assert topology == tatnet.chain(2)
 
 
 def test_flags_among_the_inputs_stay_flags():
@@ -87,7 +90,10 @@ def test_a_dropout_module_of_equinox():
   def apply(model, x):
     return jax.vmap(lambda x, key: model(x, key=key))(x, jax.random.split(KEY, len(x)))
 
-  assert tatnet.trace_apply(apply, model, ROWS) == tatnet.chain(2)
+  with pytest.warns(tatnet.TopologyWarning, match=r"q = 1\.4286.*rate 0\.3"):
+    topology = tatnet.trace_apply(apply, model, ROWS)
+  layer = tatnet.nonlinear()
+  assert topology == tatnet.sequence(layer, Dropout(0.7), layer)
 
 
 def test_probabilities_at_the_output_are_no_layer():
