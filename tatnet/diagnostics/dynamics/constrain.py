@@ -48,7 +48,7 @@ def constrain_rates(
       default the gradients themselves. With momentum mu the steps add up: where gradients
       of successive steps point in independent directions, as they do when noise rules,
       the angles are :math:`1 / \sqrt{1 - \mu^2}` times as large; where they agree, up to
-      :math:`1 / (1 - \mu)` times.
+      :math:`1 / (1 - \mu)` times; both for eta well below :math:`1 - \mu`.
     renormalize: whether layers keep their norm, which otherwise grows by the factor
       :math:`\sqrt{1 + \eta^2}` in every step, beyond all bounds. This does not change what the
       network computes. Steps must then be applied as they are: nothing that
