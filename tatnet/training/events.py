@@ -1,5 +1,6 @@
 """TensorBoard's events, each on the disk before the next step."""
 
+import contextlib
 import math
 import pathlib
 import socket
@@ -29,8 +30,13 @@ class EventsFile:
     # TensorBoard reads them in the order of their names.
     self._path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
     self._file = self._path.open("xb")
-    self._write(wall_time=time.time(), file_version="brain.Event:2")
-    self._write(step=start, session_log=SessionLog(status=SessionLog.START))
+    try:
+      self._write(wall_time=time.time(), file_version="brain.Event:2")
+      self._write(step=start, session_log=SessionLog(status=SessionLog.START))
+    except OSError:
+      with contextlib.suppress(OSError):
+        self._file.close()
+      raise
 
   def scalars(self, step: int, values: dict[str, float]) -> None:
     """Writes the finite ones of a step's numbers."""

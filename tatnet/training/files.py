@@ -17,13 +17,14 @@ def write_whole(path: pathlib.Path, content: str | bytes) -> None:
   """
   partial = path.with_name(f"{path.name}.partial")
   try:
-    with named(path), partial.open("wb") as file:
+    with partial.open("wb") as file:
       file.write(content.encode() if isinstance(content, str) else content)
       file.flush()
       os.fsync(file.fileno())
     os.replace(partial, path)
-  except OSError:
+  except OSError as error:
     partial.unlink(missing_ok=True)
+    error.filename = str(path)
     raise
 
 

@@ -46,13 +46,13 @@ class FolderLock:
 
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    self._file = (folder / _NAME).open("a+")
+    self._file = (folder / _NAME).open("ab+", buffering=0)
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
       if error.errno in (errno.EAGAIN, errno.EACCES):
         self._file.seek(0)
-        holder = self._file.read().strip() or "another process"
+        holder = self._file.read().decode().strip() or "another process"
         self._file.close()
         raise FolderInUse(
           f"{folder} is in use by {holder}. Wait until it has ended, or end it, or give another"
@@ -64,8 +64,9 @@ class FolderLock:
     self._file.truncate(0)
     started = datetime.datetime.now().astimezone().isoformat(" ", "seconds")
     with contextlib.suppress(OSError):  # a full disk: it is held without a name
-      self._file.write(f"process {os.getpid()} on {socket.gethostname()}, since {started}\n")
-      self._file.flush()
+      self._file.write(
+        f"process {os.getpid()} on {socket.gethostname()}, since {started}\n".encode()
+      )
 
   def release(self) -> None:
     """Lets the next one in. May be called again."""

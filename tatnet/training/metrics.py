@@ -53,7 +53,11 @@ class MetricsWriter:
     self._file = self.path.open("a")
     self._events = None
     if importlib.util.find_spec("tensorboardX"):
-      self._events = EventsFile(folder / "tensorboard", resume_from + 1)
+      try:
+        self._events = EventsFile(folder / "tensorboard", resume_from + 1)
+      except OSError:
+        self._file.close()
+        raise
 
   def write(self, step: int, values: dict[str, float]) -> None:
     """One line: the step and its numbers."""

@@ -159,6 +159,42 @@ def test_two_processes_are_as_one(whole, environment, tmp_path):
   assert_as_one(tmp_path / "run", whole[0])
 
 
+# Runs the trainer, which finds a full disk after the third step.
+WITH_FAILURE = """
+import sys
+import loop, runpy
+record = loop.Record.step
+def record_and_fail(self, number, metrics):
+  record(self, number, metrics)
+  if number == 3:
+    raise OSError(28, "No space left on device", "/some/file")
+loop.Record.step = record_and_fail
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_process_that_fails_ends_the_others(environment, tmp_path, failing):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  hosts = ("--coordinator", f"localhost:{port}", "--num-processes", "2", "--process-id")
+  options = (*SMALL, "--out", tmp_path / "run", *hosts)
+  settings = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  processes = [
+    start(
+      environment, *options, number, code=WITH_FAILURE if number == failing else None, **settings
+    )
+    for number in (0, 1)
+  ]
+  results = [finish(process) for process in processes]
+  assert [code for code, _, _ in results] == [1, 1], "\n".join(err for _, _, err in results)
+  for _, _, err in results:
+    assert "/some/file: No space left on device" in err
+    assert "Traceback" not in err
+  assert f"Process {failing} has ended the run: /some/file" in results[1 - failing][2]
+
+
 def assert_as_one(folder, other):
   """Sums in another order: the same up to rounding, which training magnifies."""
   for row, expected in zip(numbers(folder), numbers(other), strict=True):
