@@ -204,7 +204,7 @@ def _apply(
   # Weights of variance 1 that are divided by the root of their inputs, before or after.
   if abs(scale * math.sqrt(inputs) - 1) < 1e-6:
     scale = 1.0
-  options["key"] = (*options["key"], signal.layout)
+  options = {**options, "key": (*options["key"], signal.layout), "inputs": inputs}
   node = reader.network.affine(node, weights.leaves, seen.place, **options)
   return Signal(node, factor * scale, axes, is_unsure=signal.is_unsure)
 

@@ -92,7 +92,7 @@ def _starts_neutral(value: Weights, seen: Equation) -> bool:
   (signal,) = signals
   shape = _shape_of(seen, signal)
   sizes = [n for n, label in zip(shape, signal.axes, strict=True) if label == "f"]
-  features = math.prod(sizes or shape[-1:])
+  features = max(math.prod(sizes), *shape[-1:])
   if signal.is_linear and (
     signal.node.kind == "normalised" or signal.node.is_raw or signal.node.is_mended
   ):

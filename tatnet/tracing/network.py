@@ -301,7 +301,7 @@ class Network:
       terms = [Term(w, values[source], identity()) for source, w in node.terms]
       if not node.sources:
         values[node] = 0
-      elif len({term.source for term in terms}) > 1 or (terms and node.kind == "sum"):
+      elif len({term.source for term in terms}) > 1:
         steps.append(Step(tuple(terms), node.place))
         values[node] = len(steps)
       elif node.piece == identity() or (node.kind == "dropout" and node not in followed):

@@ -38,6 +38,7 @@ class Node:
       share of q that all signals have in common. The identity where that is none.
     mixes: whether an affine map sums over features.
     keeps_mean: whether it leaves the mean that all features share, as weights over locations do.
+    inputs: number of entries that an affine map sums.
     pools: averages over locations behind a nonlinear layer: pairs (place, locations).
     drops: dropout since the last nonlinear layer: pairs (place, share kept).
     size_unknown: whether q is known only once the activation is solved for.
@@ -68,6 +69,7 @@ class Node:
   mean: Topology | None = None
   mixes: bool = True
   keeps_mean: bool = False
+  inputs: int = 0
   pools: frozenset[tuple[str, int]] = frozenset()
   drops: tuple[tuple[str, float], ...] = ()
   size_unknown: bool = False
