@@ -1,6 +1,5 @@
 """K-FAC whose learning rate, momentum and damping come from a quadratic model of the loss."""
 
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,13 @@ from tatnet.optim.quadratic import (
   dot,
   inner_products,
   minimizer,
+)
+from tatnet.optim.settings import (
+  FOUND_IF_NONE,
+  INTERVAL,
+  MOMENTUM,
+  NOT_NEGATIVE,
+  check_settings,
 )
 
 # Of the trace of the curvature: where the damping starts. Its largest eigenvalue is some
@@ -120,7 +126,7 @@ def adaptive_kfac(
 
   Raises:
     ValueError: a number out of range, or parameters that are not covered.
-    TypeError: `update` without parameters, factors or model.
+    TypeError: a setting of another kind; `update` without parameters, factors or model.
 
   Reference:
     Martens & Grosse (arXiv 1503.05671), Sections 6.4, 6.5 and 7.
@@ -145,12 +151,14 @@ def adaptive_kfac(
     >>> losses[-1] < losses[0] / 2
     True
   """
-  _check(
-    learning_rate=learning_rate,
-    momentum=momentum,
-    damping=damping,
-    adapt_every=adapt_every,
-    weight_decay=weight_decay,
+  check_settings(
+    {
+      "learning_rate": (learning_rate, FOUND_IF_NONE),
+      "momentum": (momentum, MOMENTUM),
+      "damping": (damping, FOUND_IF_NONE),
+      "adapt_every": (adapt_every, INTERVAL),
+      "weight_decay": (weight_decay, NOT_NEGATIVE),
+    }
   )
   # A damping always comes with the update.
   precondition = scale_by_kfac(
@@ -290,17 +298,3 @@ def _check_model(params: Any, model: Any) -> None:
     )
   if params is None:
     raise TypeError("update got no parameters; expected update(gradients, state, params, ...).")
-
-
-def _check(*, learning_rate, momentum, damping, adapt_every, weight_decay) -> None:
-  """Raises ValueError for numbers out of range; arrays and schedules cannot be checked."""
-  rules = {
-    "learning_rate": (learning_rate, lambda x: x > 0, "a number above 0, a schedule, or None"),
-    "momentum": (momentum, lambda x: 0 <= x < 1, "a number in [0, 1), or None"),
-    "damping": (damping, lambda x: x > 0, "a number above 0, a schedule, or None"),
-    "adapt_every": (adapt_every, lambda x: x >= 1 and x % 1 == 0, "an integer of at least 1"),
-    "weight_decay": (weight_decay, lambda x: x >= 0, "a number of at least 0"),
-  }
-  for name, (value, rule, expected) in rules.items():
-    if isinstance(value, numbers.Real) and not rule(value):
-      raise ValueError(f"{name}={value!r}; expected {expected}.")

@@ -10,6 +10,7 @@ from tatnet.optim.blocks import Uncovered
 from tatnet.optim.kfac import scale_by_kfac
 from tatnet.optim.layers import places_of
 from tatnet.optim.quadratic import inner_products
+from tatnet.optim.settings import MOMENTUM, NOT_NEGATIVE, RATE, check_settings
 
 
 def kfac(
@@ -56,6 +57,7 @@ def kfac(
 
   Raises:
     ValueError: a number out of range, or parameters that are not covered.
+    TypeError: a setting of another kind.
 
   Reference:
     Martens & Grosse (arXiv 1503.05671); Zhang, Botev, Martens (arXiv 2203.08120).
@@ -80,6 +82,13 @@ def kfac(
     >>> losses[-1] < losses[0]
     True
   """
+  check_settings(
+    {
+      "learning_rate": (learning_rate, RATE),
+      "momentum": (momentum, MOMENTUM),
+      "weight_decay": (weight_decay, NOT_NEGATIVE),
+    }
+  )
   parts = [
     scale_by_kfac(
       damping,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from tatnet.optim.inverses import Damped
 from tatnet.optim.layers import is_masked
+from tatnet.optim.settings import shown
 from tatnet.optim.symmetric import diagonal, inverse_of, moved
 
 Uncovered = Literal["error", "identity"]
@@ -260,5 +261,5 @@ def _kronecker_block(name: str, arrays, shapes: Mapping[str, tuple[int, ...]]) -
 
 def check_uncovered(uncovered: str) -> None:
   """Raises ValueError unless it is one of the choices."""
-  if uncovered not in get_args(Uncovered):
-    raise ValueError(f"uncovered={uncovered!r}; expected 'error' or 'identity'.")
+  if not isinstance(uncovered, str) or uncovered not in get_args(Uncovered):
+    raise ValueError(f"uncovered={shown(uncovered)}; expected 'error' or 'identity'.")

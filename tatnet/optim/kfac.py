@@ -1,7 +1,6 @@
 """K-FAC as an Optax transform."""
 
 import math
-import numbers
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +13,16 @@ from tatnet.optim.groups import grouped, members
 from tatnet.optim.inverses import damped_inverses, spread_inverses
 from tatnet.optim.layers import as_layers
 from tatnet.optim.quadratic import dot
+from tatnet.optim.settings import (
+  BELOW_ONE,
+  CONSTRAINT,
+  COUNT,
+  INTERVAL,
+  POSITIVE_OR_SCHEDULE,
+  RATE,
+  check_mesh,
+  check_settings,
+)
 
 _SAME_OPTION = (
   "Pass uncovered='identity' to let their gradients pass unchanged, or give them to another"
@@ -101,7 +110,7 @@ def scale_by_kfac(
   Raises:
     ValueError: a number out of range; a norm constraint without learning rate;
       parameters that are not covered; factors of another model.
-    TypeError: `update` without factors.
+    TypeError: a setting of another kind; `update` without factors.
 
   Reference:
     Martens & Grosse, Optimizing Neural Networks with Kronecker-factored Approximate
@@ -119,8 +128,19 @@ def scale_by_kfac(
     >>> int(state.batches)
     1
   """
-  _check_settings(damping, decay, factors_every, inverse_every, norm_constraint, burn_in)
+  check_settings(
+    {
+      "damping": (damping, POSITIVE_OR_SCHEDULE),
+      "decay": (decay, BELOW_ONE),
+      "factors_every": (factors_every, INTERVAL),
+      "inverse_every": (inverse_every, INTERVAL),
+      "norm_constraint": (norm_constraint, CONSTRAINT),
+      "burn_in": (burn_in, COUNT),
+      "learning_rate": (0 if learning_rate is None else learning_rate, RATE),
+    }
+  )
   check_uncovered(uncovered)
+  check_mesh(mesh)
   if norm_constraint is not None and learning_rate is None:
     raise ValueError(
       f"norm_constraint={norm_constraint!r} without a learning rate: the constraint is on the step"
@@ -354,21 +374,6 @@ def _whole(number) -> jax.Array:
 
 def value_of(number: optax.ScalarOrSchedule, count: jax.Array):
   return number(count) if callable(number) else number
-
-
-def _check_settings(damping, decay, factors_every, inverse_every, norm_constraint, burn_in):
-  """Raises ValueError for numbers out of range; arrays and schedules cannot be checked."""
-  rules = {
-    "damping": (damping, lambda x: x > 0, "a number above 0, or a schedule"),
-    "decay": (decay, lambda x: 0 <= x < 1, "a number in [0, 1)"),
-    "factors_every": (factors_every, lambda x: x >= 1 and x % 1 == 0, "an integer of at least 1"),
-    "inverse_every": (inverse_every, lambda x: x >= 1 and x % 1 == 0, "an integer of at least 1"),
-    "norm_constraint": (norm_constraint, lambda x: x > 0, "a number above 0, or None"),
-    "burn_in": (burn_in, lambda x: x >= 0 and x % 1 == 0, "an integer of at least 0"),
-  }
-  for name, (value, rule, expected) in rules.items():
-    if isinstance(value, numbers.Real) and not rule(value):
-      raise ValueError(f"{name}={value!r}; expected {expected}.")
 
 
 def _checked(layers, factors, gradients, elsewhere, uncovered) -> Factors:
