@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tatnet.layer import derivatives, rounding
+from tatnet.layer.fields import as_float, check_name, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,19 +66,27 @@ class Activation:
         f" elementwise JAX function, such as jnp.{self.function.__name__}."
       )
     try:
-      kinks = tuple(sorted({float(k) for k in self.kinks}))
+      kinks = tuple(sorted({_as_kink(k) for k in self.kinks}))
     except (TypeError, ValueError) as error:
       raise TypeError(
-        f"Activation got kinks={self.kinks!r}; expected a tuple of numbers, such as (0.0,)."
+        f"Activation got kinks={shown(self.kinks)}; expected a tuple of numbers, such as (0.0,)."
       ) from error
     if not all(math.isfinite(k) for k in kinks):
-      raise ValueError(f"Activation got kinks={self.kinks!r}; expected finite numbers.")
+      raise ValueError(f"Activation got kinks={shown(self.kinks)}; expected finite numbers.")
+    if not isinstance(self.name, str) or self.name:
+      check_name(self.name)
     name = self.name or getattr(self.function, "__name__", type(self.function).__name__)
     if self.jet is None:
       name = name_of_own(name)
     jet = self.jet or derivatives.of_jax_function(self.function)
     for field, value in (("kinks", kinks), ("name", name), ("jet", jet)):
       object.__setattr__(self, field, value)
+
+
+def _as_kink(value) -> float:
+  if isinstance(value, str | bytes | bool | np.bool_):
+    raise TypeError(f"a {type(value).__name__} is no number")
+  return as_float(value)
 
 
 def _bentid(x):
@@ -157,10 +166,10 @@ def as_activation(activation: str | Activation | Callable) -> Activation:
   if isinstance(activation, str):
     if activation in ACTIVATIONS:
       return ACTIVATIONS[activation]
-    close = difflib.get_close_matches(activation.lower(), ACTIVATIONS, n=1)
+    close = difflib.get_close_matches(activation[:100].lower(), ACTIVATIONS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(
-      f"Unknown activation {activation!r}.{hint} Known names:"
+      f"Unknown activation {shown(activation)}.{hint} Known names:"
       f" {', '.join(activation_names())}. Any elementwise JAX function works as well:"
       " pass the function itself, or tatnet.Activation(function, kinks=(...)) if its"
       " slope jumps somewhere."

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +20,7 @@ from tatnet.layer.activations import (
   leaky_relu,
   name_of_own,
 )
+from tatnet.layer.fields import LARGEST, as_finite, check_name, shown
 from tatnet.layer.maps import LocalMaps, LocalValues
 from tatnet.layer.recognition import Rectifier, as_rectifier, at_all_scales
 from tatnet.layer.validation import check_activation, check_function
@@ -49,6 +49,7 @@ class TransformedActivation:
 
   Raises:
     ValueError: an unknown name, or numbers that make no activation.
+    TypeError: a field of another kind.
 
   Example:
     >>> act = tatnet.transform_activation("leaky_relu", tatnet.chain(49), tatnet.TAT(0.9))
@@ -72,6 +73,11 @@ class TransformedActivation:
   base: Activation | None = None
 
   def __post_init__(self):
+    check_name(self.name)
+    if self.base is not None and not isinstance(self.base, Activation):
+      raise TypeError(
+        f"base={shown(self.base)}: expected a tatnet.Activation, or None for a named activation."
+      )
     if self.base is not None and is_library(self.base):
       object.__setattr__(self, "base", None)
     if self.base is None:
@@ -81,14 +87,18 @@ class TransformedActivation:
     if self.name == "leaky_relu" and self.negative_slope is None:
       object.__setattr__(self, "negative_slope", DEFAULT_NEGATIVE_SLOPE)
     for field, value in self._numbers():
-      if not isinstance(value, numbers.Real) or not math.isfinite(value):
-        raise ValueError(f"{field}={value!r}: expected a finite number or None.")
-      object.__setattr__(self, field, float(value))
+      object.__setattr__(self, field, as_finite(field, value))
     for field in ("weight_scale", "operating_q"):
-      if getattr(self, field) is not None and not getattr(self, field) > 0:
-        raise ValueError(f"{field}={getattr(self, field)}: expected a number above 0 or None.")
-    if self.input_scale == 0:
-      raise ValueError("input_scale=0 makes the activation constant; expected a non-zero number.")
+      value = getattr(self, field)
+      if value is not None and value < 1 / LARGEST:
+        least = f" (at least {1 / LARGEST:g})" if value > 0 else ""
+        raise ValueError(f"{field}={value}: expected a number above 0{least} or None.")
+    if self.bias_scale is not None and self.bias_scale < 0:
+      raise ValueError(f"bias_scale={self.bias_scale}: expected a number of at least 0 or None.")
+    if self.input_scale is not None and abs(self.input_scale) < 1 / LARGEST:
+      raise ValueError(
+        f"input_scale={self.input_scale:g} makes the activation constant; expected a non-zero number."
+      )
     if self.negative_slope is not None and self.name != "leaky_relu":
       raise ValueError(
         f"negative_slope={self.negative_slope} with {self.name!r}: only 'leaky_relu' has one."
@@ -212,17 +222,22 @@ class TransformedActivation:
         functions do not survive JSON.
 
     Raises:
-      ValueError: unknown fields, or an unnamed activation without its `base`.
+      ValueError: unknown fields, numbers that make no activation, or an unnamed
+        activation without its `base`.
+      TypeError: something that is no dictionary, or a field of another kind.
     """
+    if not isinstance(data, Mapping):
+      raise TypeError(f"from_dict got {shown(data)}; expected the dictionary that to_dict made.")
     known = {field.name for field in dataclasses.fields(cls)} - {"base"}
     if "name" not in data or set(data) - known:
       raise ValueError(
-        f"from_dict got the fields {sorted(data)}; expected 'name' and any of"
+        f"from_dict got the fields {shown(sorted(data, key=str))}; expected 'name' and any of"
         f" {sorted(known - {'name'})}."
       )
+    check_name(data["name"])
     if base is None and data["name"] not in ACTIVATIONS:
       raise ValueError(
-        f"from_dict got the name {data['name']!r}, which is not one of the named activations;"
+        f"from_dict got the name {shown(data['name'])}, which is not one of the named activations;"
         " expected its function as well: from_dict(data, base=function)."
       )
     return cls(**data, base=None if base is None else as_activation(base))

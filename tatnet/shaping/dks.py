@@ -11,7 +11,7 @@ from tatnet.layer.record import TransformedActivation
 from tatnet.network.nodes import Topology
 from tatnet.shaping.conditions import LocalConditions
 from tatnet.shaping.global_maps import layers_of, map_of_each_layer
-from tatnet.shaping.method import Method, as_rectifier, check_number, is_leaky
+from tatnet.shaping.method import Method, as_number, as_rectifier, is_leaky
 from tatnet.shaping.reach import NoSolutionError, Target, nearest_reachable, out_of_reach
 from tatnet.shaping.rectifier_moments import RectifierMoments
 from tatnet.shaping.roots import bracketed_root
@@ -34,6 +34,7 @@ class DKS(Method):
 
   Raises:
     ValueError: zeta or q_slope out of range.
+    TypeError: something that is no number.
 
   Reference:
     Martens et al., Deep Kernel Shaping (arXiv 2110.01765), "Summary of our method".
@@ -48,8 +49,10 @@ class DKS(Method):
 
   def __post_init__(self):
     hint = "It is the slope of the network's C map at 1; 1.5 is usual."
-    check_number("DKS", "zeta", self.zeta, 1, math.inf, hint)
-    check_number("DKS", "q_slope", self.q_slope, 0, math.inf, "Leave it at 1.")
+    zeta = as_number("DKS", "zeta", self.zeta, 1, math.inf, hint)
+    q_slope = as_number("DKS", "q_slope", self.q_slope, 0, math.inf, "Leave it at 1.")
+    object.__setattr__(self, "zeta", zeta)
+    object.__setattr__(self, "q_slope", q_slope)
 
   def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
     """Rectifiers in closed form, anything else by its conditions."""

@@ -17,10 +17,11 @@ import numpy as np
 
 from tatnet.layer import quadrature
 from tatnet.layer.activations import Activation
+from tatnet.layer.fields import is_number
 from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.layer.validation import check_activation
 from tatnet.network.nodes import Topology
-from tatnet.shaping.method import RECTIFIERS, Method, as_rectifier, check_number
+from tatnet.shaping.method import RECTIFIERS, Method, as_number, as_rectifier
 from tatnet.shaping.roots import bracketed_root
 
 _GRID = np.geomspace(1e-6, 1e4, 121)
@@ -41,6 +42,7 @@ class EOC(Method):
 
   Raises:
     ValueError: sigma_b is negative.
+    TypeError: something that is no number.
 
   Reference:
     Poole et al. (arXiv 1606.05340); TAT paper, Table 1.
@@ -54,8 +56,10 @@ class EOC(Method):
   sigma_b: float = 0.0
 
   def __post_init__(self):
-    if self.sigma_b != 0:
-      check_number("EOC", "sigma_b", self.sigma_b, 0, math.inf, "0.2 suits tanh.")
+    is_zero = is_number(self.sigma_b) and self.sigma_b == 0
+    hint = "0.2 suits tanh."
+    sigma_b = 0.0 if is_zero else as_number("EOC", "sigma_b", self.sigma_b, 0, math.inf, hint)
+    object.__setattr__(self, "sigma_b", sigma_b)
 
   def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
     """Rectifiers by their output scale, whatever the network; others by their fixed point."""

@@ -2,14 +2,15 @@
 
 import abc
 import math
-import numbers
 from collections.abc import Iterable
 
 from tatnet.layer.activations import Activation
+from tatnet.layer.fields import as_float, is_number, shown
 from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.nodes import Topology
 
 RECTIFIERS = ("relu", "leaky_relu")
+_LARGEST = 1e100  # of targets: their squares are still numbers
 
 
 class Method(abc.ABC):
@@ -40,12 +41,20 @@ def is_leaky(rectifier: TransformedActivation) -> bool:
   return rectifier.name == "leaky_relu" and rectifier.negative_slope >= 0
 
 
-def check_number(method: str, name: str, value: float, low: float, high: float, hint: str):
-  is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-  if not is_number:
-    raise TypeError(f"{method} got {name}={value!r}; expected a number.")
-  if not low < value < high:
-    upper = "" if math.isinf(high) else f" and below {high:g}"
+def as_number(method: str, name: str, value: float, low: float, high: float, hint: str) -> float:
+  """A target as a float.
+
+  Raises:
+    TypeError: it is no number.
+    ValueError: it does not lie between `low` and `high`, or is beyond all reach.
+  """
+  if not is_number(value):
+    raise TypeError(f"{method} got {name}={shown(value)}; expected a number.")
+  number, highest = as_float(value), min(high, _LARGEST)
+  if not low < number < highest:
+    is_huge = highest <= number and value < math.inf
+    upper = f" and below {highest:g}" if high < math.inf or is_huge else ""
     raise ValueError(
-      f"{method} got {name}={value!r}; expected a number above {low:g}{upper}. {hint}"
+      f"{method} got {name}={shown(value)}; expected a number above {low:g}{upper}. {hint}"
     )
+  return number

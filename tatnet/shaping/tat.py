@@ -20,7 +20,7 @@ from tatnet.shaping.global_maps import (
   linear_maps,
   map_of_each_layer,
 )
-from tatnet.shaping.method import RECTIFIERS, Method, as_rectifier, check_number, is_leaky
+from tatnet.shaping.method import RECTIFIERS, Method, as_number, as_rectifier, is_leaky
 from tatnet.shaping.reach import NoSolutionError, Target, out_of_reach
 from tatnet.shaping.roots import bracketed_root
 from tatnet.shaping.solver import solve
@@ -43,6 +43,7 @@ class TAT(Method):
 
   Raises:
     ValueError: eta or tau out of range.
+    TypeError: something that is no number.
 
   Reference:
     Zhang, Botev, Martens, Deep Learning without Shortcuts (arXiv 2203.08120),
@@ -58,8 +59,10 @@ class TAT(Method):
 
   def __post_init__(self):
     hint = "It is the cosine that orthogonal inputs have at the output; 0.9 is usual."
-    check_number("TAT", "eta", self.eta, 0, 1, hint)
-    check_number("TAT", "tau", self.tau, 0, math.inf, "0.3 is usual.")
+    eta = as_number("TAT", "eta", self.eta, 0, 1, hint)
+    tau = as_number("TAT", "tau", self.tau, 0, math.inf, "0.3 is usual.")
+    object.__setattr__(self, "eta", eta)
+    object.__setattr__(self, "tau", tau)
 
   def shape(self, activation: Activation, network: Topology) -> TransformedActivation:
     """The Tailored ReLU in closed form; a smooth activation by its conditions."""
