@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
+from checks import check_numbers, rate_of
 
+from tatnet.optim.settings import NOT_NEGATIVE, Rule
 from tatnet.training import OptimizerSettings
 from tatnet.training.optimizers import Name
 
@@ -19,6 +21,10 @@ class Optimizer(OptimizerSettings):
     learning_rate: at the end of the warm-up; if not given, that of LEARNING_RATES for
       the data and the optimiser.
   """
+
+  _RULES: ClassVar[dict[str, Rule]] = OptimizerSettings._RULES | {
+    "learning_rate": Rule(NOT_NEGATIVE.holds, "a number of at least 0, or None", optional=True)
+  }
 
   name: Annotated[Name, tyro.conf.arg(name="optimizer")] = "kfac"
   learning_rate: float | None = None
@@ -139,11 +145,13 @@ class Config:
     return json.loads(json.dumps(values))
 
   def resolved(self) -> "Config":
-    """With the learning rate of the data and the optimiser, where none is given."""
-    for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every", "stop_after"):
-      value = getattr(self, name)
-      if value is not None and value < 1:
-        raise ValueError(f"--{name.replace('_', '-')} {value}; expected at least 1.")
+    """With the learning rate of the data and the optimiser, where none is given.
+
+    Raises:
+      TypeError: something that is no number in the place of one.
+      ValueError: a number that no run can have, or an unknown optimiser.
+    """
+    check_numbers(self)
     if self.learning_rate is not None:
       return self
     if self.optimizer == "adaptive-kfac":
@@ -160,7 +168,7 @@ class Config:
     network, optimizer, rate = [*contrast.split(":"), "", ""][:3]
     other = {"network": network, "contrast": ()}
     if optimizer and (rate or optimizer != self.optimizer):
-      other |= {"optimizer": optimizer, "learning_rate": float(rate) if rate else None}
+      other |= {"optimizer": optimizer, "learning_rate": rate_of(contrast, rate) if rate else None}
     return self.replaced(**other)
 
 

@@ -30,6 +30,14 @@ import tatnet
 from tatnet import training
 
 
+def config_of_flags() -> Config:
+  """The config that the command line names, with what it overrides."""
+  try:
+    return tyro.extras.overridable_config_cli(CONFIGS, description=__doc__)
+  except ValueError as error:  # of a setting of the optimiser
+    raise endings.Ended(str(error)) from error
+
+
 def run(config: Config, folder: pathlib.Path) -> Row:
   """Trains one network, or goes on with it."""
   begin = time.perf_counter()
@@ -123,7 +131,7 @@ if __name__ == "__main__":
     if "--plot" in sys.argv:
       summary.plot(sys.argv[1:])
     else:
-      main(tyro.extras.overridable_config_cli(CONFIGS, description=__doc__))
+      main(config_of_flags())
   except endings.Ended as end:
     print(end, file=sys.stderr)
     sys.exit(end.code)

@@ -31,6 +31,7 @@ class Rule(NamedTuple):
 
 POSITIVE = Rule(lambda x: x > 0, "a number above 0")
 POSITIVE_OR_SCHEDULE = Rule(POSITIVE.holds, "a number above 0, or a schedule", scheduled=True)
+POSITIVE_OR_NONE = Rule(POSITIVE.holds, "a number above 0, or None", optional=True)
 FOUND_IF_NONE = Rule(POSITIVE.holds, "a number above 0, a schedule, or None", True, True)
 CONSTRAINT = Rule(POSITIVE.holds, "a number above 0, or None, or a schedule", True, True)
 RATE = Rule(lambda x: x >= 0, "a number of at least 0, or a schedule", scheduled=True)

@@ -1,13 +1,24 @@
 """Optimisers by name, with the settings that the papers use."""
 
 import dataclasses
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import jax
 import optax
 
 from tatnet.optim.adaptive import adaptive_kfac
 from tatnet.optim.alias import are_weights, kfac
+from tatnet.optim.settings import (
+  BELOW_ONE,
+  COUNT,
+  INTERVAL,
+  NOT_NEGATIVE,
+  POSITIVE,
+  POSITIVE_OR_NONE,
+  Rule,
+  check_settings,
+  shown,
+)
 
 Name = Literal["sgd", "adam", "lars", "kfac", "adaptive-kfac", "muon"]
 Schedule = Literal["cosine", "constant", "steps"]
@@ -37,10 +48,28 @@ class OptimizerSettings:
     burn_in: first steps on which both kinds of kfac only collect factors.
     trust_coefficient: of lars.
 
+  Raises:
+    TypeError: a field of another kind.
+    ValueError: a number out of range.
+
   Example:
     >>> tatnet.training.OptimizerSettings("adam", learning_rate=1e-4).schedule
     'cosine'
   """
+
+  _RULES: ClassVar[dict[str, Rule]] = {
+    "learning_rate": NOT_NEGATIVE,
+    "warmup_steps": COUNT,
+    "drop_factor": NOT_NEGATIVE,
+    "momentum": BELOW_ONE,
+    "weight_decay": NOT_NEGATIVE,
+    "damping": POSITIVE,
+    "norm_constraint": POSITIVE_OR_NONE,
+    "factors_every": INTERVAL,
+    "inverse_every": INTERVAL,
+    "burn_in": COUNT,
+    "trust_coefficient": POSITIVE,
+  }
 
   name: Name = "kfac"
   learning_rate: float = 1e-3
@@ -57,6 +86,17 @@ class OptimizerSettings:
   inverse_every: int = 50
   burn_in: int = 10
   trust_coefficient: float = 1e-3
+
+  def __post_init__(self):
+    for field in ("name", "schedule"):
+      if not isinstance(getattr(self, field), str):
+        raise TypeError(f"{field}={shown(getattr(self, field))}; expected a string.")
+    if not isinstance(self.nesterov, bool):
+      raise TypeError(f"nesterov={shown(self.nesterov)}; expected True or False.")
+    if not isinstance(self.drops, tuple | list):
+      raise TypeError(f"drops={shown(self.drops)}; expected a tuple of parts of the run.")
+    check_settings({field: (getattr(self, field), rule) for field, rule in self._RULES.items()})
+    check_settings({f"drops[{i}]": (drop, NOT_NEGATIVE) for i, drop in enumerate(self.drops)})
 
   def factors_due(self, step: int) -> bool:
     """Whether the update after `step` others refreshes the factors.
@@ -94,6 +134,7 @@ def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Sch
     >>> [round(float(schedule(step)), 2) for step in (0, 5, 10, 60, 110)]
     [0.0, 0.5, 1.0, 0.5, 0.0]
   """
+  check_settings({"steps": (steps, INTERVAL)})
   peak, warmup = settings.learning_rate, settings.warmup_steps
   if not 0 <= warmup < steps:
     raise ValueError(
@@ -101,7 +142,7 @@ def learning_rate_schedule(settings: OptimizerSettings, steps: int) -> optax.Sch
     )
   if settings.schedule not in get_args(Schedule):
     raise ValueError(
-      f"schedule={settings.schedule!r}; expected one of {', '.join(get_args(Schedule))}."
+      f"schedule={shown(settings.schedule)}; expected one of {', '.join(get_args(Schedule))}."
     )
   if not all(0 < drop < 1 for drop in settings.drops):
     raise ValueError(f"drops={settings.drops}; expected parts of the run between 0 and 1.")
@@ -183,7 +224,9 @@ def make_optimizer(
       muon_weight_dimension_numbers=_as_matrices,
     )
   else:
-    raise ValueError(f"optimizer {settings.name!r}; expected one of {', '.join(get_args(Name))}.")
+    raise ValueError(
+      f"optimizer {shown(settings.name)}; expected one of {', '.join(get_args(Name))}."
+    )
   return optax.with_extra_args_support(made)
 
 
