@@ -81,6 +81,7 @@ def adaptive_kfac(
   weight_decay: float = 0.0,
   weight_decay_mask: Any = None,
   uncovered: Uncovered = "error",
+  dense_up_to: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""K-FAC with nothing to tune: it finds learning rate, momentum and damping itself.
@@ -118,6 +119,7 @@ def adaptive_kfac(
     weight_decay_mask: as in `optax.add_decayed_weights`; None decays weights and
       not biases, scales and offsets.
     uncovered: "error", or "identity" for parameters that are not of a known layer.
+    dense_up_to: see `scale_by_kfac`.
     mesh: devices to spread the inversions over.
 
   Returns:
@@ -162,7 +164,14 @@ def adaptive_kfac(
   )
   # A damping always comes with the update.
   precondition = scale_by_kfac(
-    1.0, decay, factors_every, inverse_every, burn_in=burn_in, uncovered=uncovered, mesh=mesh
+    1.0,
+    decay,
+    factors_every,
+    inverse_every,
+    burn_in=burn_in,
+    uncovered=uncovered,
+    dense_up_to=dense_up_to,
+    mesh=mesh,
   )
 
   penalty = Penalty(weight_decay, are_weights if weight_decay_mask is None else weight_decay_mask)

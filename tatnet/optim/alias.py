@@ -26,6 +26,7 @@ def kfac(
   weight_decay: float = 0.0,
   weight_decay_mask: Any = None,
   uncovered: Uncovered = "error",
+  dense_up_to: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""K-FAC with momentum.
@@ -50,6 +51,7 @@ def kfac(
     weight_decay_mask: as in `optax.add_decayed_weights`; None decays weights and
       not biases, scales and offsets.
     uncovered: "error", or "identity" for parameters that are not of a known layer.
+    dense_up_to: see `scale_by_kfac`.
     mesh: devices to spread the inversions over.
 
   Returns:
@@ -99,6 +101,7 @@ def kfac(
       burn_in,
       learning_rate=learning_rate,
       uncovered=uncovered,
+      dense_up_to=dense_up_to,
       mesh=mesh,
     )
   ]

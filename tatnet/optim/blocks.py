@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -15,11 +16,13 @@ from tatnet.optim.symmetric import diagonal, inverse_of, moved
 
 Uncovered = Literal["error", "identity"]
 Arrays = Mapping[str, jax.Array]
+_SIDES = ("inputs", "outputs")
+DENSE_UP_TO = 8192  # a moment of 256 MiB, and as much work as thousands of smaller ones
 
 
 @dataclasses.dataclass(frozen=True)
 class KroneckerBlock:
-  """A dense layer or a convolution: inputs' moment times outputs' moment.
+  """A dense layer, a convolution or a table: inputs' moment times outputs' moment.
 
   Attributes:
     name: path of the layer in the parameters.
@@ -27,6 +30,9 @@ class KroneckerBlock:
     with_bias: whether a bias is folded into the inputs.
     layers: number of stacked layers; None for a single one.
     frozen: "w" or "b" where another optimiser has that one; a weight then has no inputs.
+    diagonal: sides whose moment is kept as its diagonal: those that are too large, and
+      the inputs of a table, which are one-hot vectors.
+    key: of the weight, "w" or "embeddings".
   """
 
   name: str
@@ -34,6 +40,8 @@ class KroneckerBlock:
   with_bias: bool
   layers: int | None
   frozen: str | None = None
+  diagonal: tuple[str, ...] = ()
+  key: str = "w"
 
   @property
   def _stack(self) -> tuple[int, ...]:
@@ -42,10 +50,10 @@ class KroneckerBlock:
   def statistics(self) -> dict[str, tuple[int, ...]]:
     """Shapes of the factors."""
     inputs = math.prod(self.weight[:-1]) + self.with_bias
-    outputs = self.weight[-1]
+    sizes = {"inputs": inputs, "outputs": self.weight[-1]}
     return {
-      "inputs": (*self._stack, inputs, inputs),
-      "outputs": (*self._stack, outputs, outputs),
+      side: (*self._stack, size) if side in self.diagonal else (*self._stack, size, size)
+      for side, size in sizes.items()
     }
 
   def own(self, factors: Arrays) -> Arrays:
@@ -53,26 +61,37 @@ class KroneckerBlock:
     if self.frozen is None:
       return factors
     kept = slice(-1, None) if self.frozen == "w" else slice(None, -1)
-    return {**factors, "inputs": factors["inputs"][..., kept, kept]}
+    inputs = factors["inputs"][..., kept]
+    if inputs.ndim == len(self.statistics()["inputs"]):
+      inputs = inputs if "inputs" in self.diagonal else inputs[..., kept, :]
+    else:  # only a diagonal is known of the layer; of one number that is all
+      inputs = inputs[..., None]
+    return {**factors, "inputs": inputs}
 
   def initial(self, dtype) -> dict[str, jax.Array]:
-    """Averages of zero and inverses of zero, packed."""
+    """Averages of zero; beside those that are inverted, inverses of zero, packed."""
     return {
-      side: jnp.zeros((*shape[:-1], shape[-1] + 1), dtype)
+      side: jnp.zeros(shape if side in self.diagonal else (*shape[:-1], shape[-1] + 1), dtype)
       for side, shape in self.statistics().items()
     }
 
   def diagonals(self, factors: Arrays) -> list[jax.Array]:
     """Of the factors; these are finite if their diagonals are, which hold the largest entries."""
-    return [diagonal(factor) for factor in factors.values()]
+    return [self._diagonal(factors, side) for side in factors]
 
   def trace(self, state: Arrays) -> jax.Array:
     """Of the averaged curvature."""
-    return jnp.sum(diagonal(state["inputs"]).sum(-1) * diagonal(state["outputs"]).sum(-1))
+    a, g = (self._diagonal(state, side).sum(-1) for side in _SIDES)
+    return jnp.sum(a * g)
 
   def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
     """Averages moved towards new factors; inverses stay."""
-    return {side: moved(packed, factors[side], rate) for side, packed in state.items()}
+    return {
+      side: average + rate * (factors[side] - average)
+      if side in self.diagonal
+      else moved(average, factors[side], rate)
+      for side, average in state.items()
+    }
 
   def damped(self, state: Arrays, damping) -> dict[str, Damped]:
     """The averages, and what is added to them before they are inverted.
@@ -80,41 +99,56 @@ class KroneckerBlock:
     The damping is split so that both sides change in proportion to their size:
     ``A + pi sqrt(damping)`` and ``G + sqrt(damping) / pi``, where pi^2 is the ratio
     of their mean eigenvalues (Martens & Grosse, arXiv 1503.05671, Section 6.3).
+    A side that is a diagonal is only divided by, and not among them.
     """
-    a, g = (_mean_eigenvalue(state[side]) for side in ("inputs", "outputs"))
-    tiny = jnp.finfo(a.dtype).tiny
-    # Two roots: the ratio itself overflows where the gradients are zero. No average
-    # has a mean below zero; one that does turns both inverses into NaN.
-    pi = jnp.sqrt(a + tiny) / jnp.sqrt(g + tiny)
-    root = jnp.sqrt(damping).astype(a.dtype)
-    return {
-      "inputs": Damped(state["inputs"], root * pi),
-      "outputs": Damped(state["outputs"], root / pi),
-    }
+    added = self._added(state, damping)
+    return {side: Damped(state[side], added[side]) for side in _SIDES if side not in self.diagonal}
 
   def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
     """``A^-1 V G^-1`` for the gradient as a matrix V ``[inputs, outputs]``."""
-    del damping  # it is in the inverses
-    a, g = (inverse_of(state[side]) for side in ("inputs", "outputs"))
+    # The damping of a dense side is in its inverse.
+    added = self._added(state, damping) if self.diagonal else {}
+    a, g = (
+      state[side] + added[side][..., None] if side in self.diagonal else inverse_of(state[side])
+      for side in _SIDES
+    )
     if self.frozen == "w":
       b = gradients["b"]
-      return {
-        "b": (a[..., 0, :] * (b[..., None, :].astype(a.dtype) @ g)[..., 0, :]).astype(b.dtype)
-      }
-    w = gradients["w"]
+      last = a[..., 0, :] * self._over_outputs(b[..., None, :].astype(a.dtype), g)[..., 0, :]
+      return {"b": last.astype(b.dtype)}
+    w = gradients[self.key]
     v = w.reshape(*self._stack, -1, self.weight[-1]).astype(a.dtype)
     result = {}
     if self.with_bias:
       # The last row of V. Kept apart: fewer kernels to compile, and products of even sizes.
       b = gradients["b"]
       last = b[..., None, :].astype(a.dtype)
-      v, last = (
-        rows[..., :-1] @ v + rows[..., -1:] * last for rows in (a[..., :-1, :], a[..., -1:, :])
-      )
-      result["b"] = (last @ g)[..., 0, :].astype(b.dtype)
+      if "inputs" in self.diagonal:
+        v, last = v / a[..., :-1, None], last / a[..., -1:, None]
+      else:
+        v, last = (
+          rows[..., :-1] @ v + rows[..., -1:] * last for rows in (a[..., :-1, :], a[..., -1:, :])
+        )
+      result["b"] = self._over_outputs(last, g)[..., 0, :].astype(b.dtype)
     else:
-      v = a @ v
-    return result | {"w": (v @ g).reshape(w.shape).astype(w.dtype)}
+      v = v / a[..., None] if "inputs" in self.diagonal else a @ v
+    return result | {self.key: self._over_outputs(v, g).reshape(w.shape).astype(w.dtype)}
+
+  def _over_outputs(self, v: jax.Array, g: jax.Array) -> jax.Array:
+    return v / g[..., None, :] if "outputs" in self.diagonal else v @ g
+
+  def _diagonal(self, arrays: Arrays, side: str) -> jax.Array:
+    return arrays[side] if side in self.diagonal else diagonal(arrays[side])
+
+  def _added(self, state: Arrays, damping) -> dict[str, jax.Array]:
+    """The damping of each side."""
+    a, g = (self._diagonal(state, side).mean(-1) for side in _SIDES)
+    tiny = jnp.finfo(a.dtype).tiny
+    # Two roots: the ratio itself overflows where the gradients are zero. No average
+    # has a mean below zero; one that does turns both inverses into NaN.
+    pi = jnp.sqrt(a + tiny) / jnp.sqrt(g + tiny)
+    root = jnp.sqrt(damping).astype(a.dtype)
+    return {"inputs": root * pi, "outputs": root / pi}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,74 +195,24 @@ class DiagonalBlock:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class EmbeddingBlock:
-  """A table of embeddings: frequencies of the rows times outputs' moment."""
-
-  name: str
-  table: tuple[int, int]
-
-  def statistics(self) -> dict[str, tuple[int, ...]]:
-    """Shapes of the factors."""
-    rows, width = self.table
-    return {"inputs": (rows,), "outputs": (width, width)}
-
-  def own(self, factors: Arrays) -> Arrays:
-    """All of them: a table is trained as a whole."""
-    return factors
-
-  def initial(self, dtype) -> dict[str, jax.Array]:
-    """Averages of zero and an inverse of zero."""
-    rows, width = self.table
-    return {"inputs": jnp.zeros(rows, dtype), "outputs": jnp.zeros((width, width + 1), dtype)}
-
-  def diagonals(self, factors: Arrays) -> list[jax.Array]:
-    """The frequencies, and the diagonal of the outputs' moment."""
-    return [factors["inputs"], diagonal(factors["outputs"])]
-
-  def trace(self, state: Arrays) -> jax.Array:
-    """Of the averaged curvature."""
-    return state["inputs"].sum() * diagonal(state["outputs"]).sum()
-
-  def averaged(self, state: Arrays, factors: Arrays, rate) -> dict[str, jax.Array]:
-    """Averages moved towards new factors; the inverse stays."""
-    return {
-      "inputs": state["inputs"] + rate * (factors["inputs"] - state["inputs"]),
-      "outputs": moved(state["outputs"], factors["outputs"], rate),
-    }
-
-  def damped(self, state: Arrays, damping) -> dict[str, Damped]:
-    """The outputs' moment, and what is added to it before it is inverted."""
-    root = jnp.sqrt(damping).astype(state["outputs"].dtype)
-    return {"outputs": Damped(state["outputs"], root / self._pi(state))}
-
-  def precondition(self, state: Arrays, gradients: Arrays, damping) -> dict[str, jax.Array]:
-    """Rows divided by their damped frequency, times the inverse of the outputs' moment."""
-    gradient = gradients["embeddings"]
-    scale = state["inputs"] + jnp.sqrt(damping) * self._pi(state)
-    result = gradient / scale[:, None] @ inverse_of(state["outputs"])
-    return {"embeddings": result.astype(gradient.dtype)}
-
-  def _pi(self, state: Arrays) -> jax.Array:
-    tiny = jnp.finfo(state["inputs"].dtype).tiny
-    outputs = _mean_eigenvalue(state["outputs"])
-    return jnp.sqrt(state["inputs"].mean() + tiny) / jnp.sqrt(outputs + tiny)
+Block = KroneckerBlock | DiagonalBlock
 
 
-Block = KroneckerBlock | DiagonalBlock | EmbeddingBlock
+def is_dense(size: int, dense_up_to: int) -> bool:
+  """Whether a side of a layer has a dense moment; the bias's 1 does not count."""
+  return size <= dense_up_to
 
 
-def _mean_eigenvalue(packed: jax.Array) -> jax.Array:
-  return diagonal(packed).mean(-1)
-
-
-def blocks_of(layers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block], list[str]]:
+def blocks_of(
+  layers: Mapping[str, Mapping[str, Any]], dense_up_to: int = DENSE_UP_TO
+) -> tuple[dict[str, Block], list[str]]:
   """Blocks of the layers that `as_layers` returns, and the names of arrays that have none.
 
   ``{"w", "b"}`` is a layer; with a bias of more than one axis, or without bias under
   a path with "layer_stack", a stack of layers. ``{"scale", "offset"}`` belong to a
   normalisation, ``{"embeddings"}`` is a table. Where another optimiser has some of
-  the arrays, the block is that of the others.
+  the arrays, the block is that of the others. Sides of more than `dense_up_to` are kept
+  as diagonals.
   """
   blocks: dict[str, Block] = {}
   uncovered: list[str] = []
@@ -237,26 +221,50 @@ def blocks_of(layers: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Block]
     if not shapes:
       continue
     if set(arrays) <= {"w", "b"} and ("w" not in shapes or len(shapes["w"]) >= 2):
-      blocks[name] = _kronecker_block(name, arrays, shapes)
+      blocks[name] = _kronecker_block(name, arrays, shapes, dense_up_to)
     elif set(arrays) <= {"scale", "offset"}:
       blocks[name] = DiagonalBlock(name, tuple(shapes.items()))
     elif set(arrays) == {"embeddings"} and len(shapes["embeddings"]) == 2:
-      blocks[name] = EmbeddingBlock(name, shapes["embeddings"])
+      table = shapes["embeddings"]
+      large = () if is_dense(table[-1], dense_up_to) else ("outputs",)
+      blocks[name] = KroneckerBlock(
+        name, table, False, None, diagonal=("inputs", *large), key="embeddings"
+      )
     else:
       uncovered.extend(f"{name}/{key}" for key in shapes)
   return blocks, uncovered
 
 
-def _kronecker_block(name: str, arrays, shapes: Mapping[str, tuple[int, ...]]) -> KroneckerBlock:
+def _kronecker_block(
+  name: str, arrays, shapes: Mapping[str, tuple[int, ...]], dense_up_to: int
+) -> KroneckerBlock:
   if "w" not in shapes:
-    b = shapes["b"]
     # All inputs but the bias's 1 are another optimiser's.
-    return KroneckerBlock(name, (0, b[-1]), True, b[0] if len(b) > 1 else None, "w")
-  is_named_stack = "layer_stack" in name and len(shapes["w"]) > 2
-  is_stacked = len(shapes["b"]) > 1 if "b" in shapes else is_named_stack
-  layers = shapes["w"][0] if is_stacked else None
-  frozen = "b" if "b" in arrays and "b" not in shapes else None
-  return KroneckerBlock(name, shapes["w"][is_stacked:], "b" in shapes, layers, frozen)
+    weight, layers = (0, shapes["b"][-1]), shapes["b"][0] if len(shapes["b"]) > 1 else None
+    frozen = "w"
+  else:
+    is_named_stack = "layer_stack" in name and len(shapes["w"]) > 2
+    is_stacked = len(shapes["b"]) > 1 if "b" in shapes else is_named_stack
+    weight, layers = shapes["w"][is_stacked:], shapes["w"][0] if is_stacked else None
+    frozen = "b" if "b" in arrays and "b" not in shapes else None
+  sizes = {"inputs": math.prod(weight[:-1]), "outputs": weight[-1]}
+  large = tuple(side for side, size in sizes.items() if not is_dense(size, dense_up_to))
+  return KroneckerBlock(name, weight, "b" in shapes, layers, frozen, large)
+
+
+def checked_limit(dense_up_to: Any) -> int:
+  """The size up to which sides are dense; raises unless it is None or an integer."""
+  if dense_up_to is None:
+    return DENSE_UP_TO
+  expected = f"an integer of at least 0, or None for {DENSE_UP_TO}"
+  if not isinstance(dense_up_to, numbers.Integral) or isinstance(dense_up_to, bool):
+    raise TypeError(
+      f"dense_up_to={shown(dense_up_to)}; expected {expected}. It decides about shapes: give it to"
+      " optax.inject_hyperparams among static_args."
+    )
+  if dense_up_to < 0:
+    raise ValueError(f"dense_up_to={shown(dense_up_to)}; expected {expected}.")
+  return int(dense_up_to)
 
 
 def check_uncovered(uncovered: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tatnet.optim.adapters import run_type
 from tatnet.optim.batch_model import BatchModel, Options, Program, split_options
-from tatnet.optim.blocks import Uncovered, check_uncovered
+from tatnet.optim.blocks import Uncovered, check_uncovered, checked_limit
 from tatnet.optim.losses import Loss, fisher_sample, hessian_root
 from tatnet.optim.meshes import varying_like
 from tatnet.optim.taps import Observer, Sharing
@@ -25,7 +25,7 @@ class Factors(NamedTuple):
     weight: 1, or 0 where the pass was asked to leave them out. Factors of several
       batches may be averaged; the optimiser divides by the averaged weight.
     layers: for each layer its second moments by name: "inputs" and "outputs" of
-      layers and embeddings, "scale" and "offset" of normalisations.
+      layers and embeddings, or their diagonals, "scale" and "offset" of normalisations.
   """
 
   weight: jax.Array
@@ -60,6 +60,7 @@ def value_grad_and_factors(
   curvature: Curvature = "fisher",
   sharing: Sharing = "reduce",
   uncovered: Uncovered = "error",
+  dense_up_to: int | None = None,
 ) -> Callable[..., Evaluation]:
   """A function that returns loss, gradients and Kronecker factors of a network.
 
@@ -83,6 +84,8 @@ def value_grad_and_factors(
       `Observer`.
     uncovered: "error", or "identity" for parameters that K-FAC does not know:
       their gradients then pass unchanged.
+    dense_up_to: size of the largest side, of inputs or outputs, that has a dense moment;
+      of a larger one only the diagonal is made. None for 8192. Give the optimiser the same.
 
   Returns:
     A function ``(params, inputs, targets, *, state=None, key=None, refresh=True,
@@ -113,6 +116,7 @@ def value_grad_and_factors(
   if sharing not in get_args(Sharing):
     raise ValueError(f"sharing={sharing!r}; expected 'expand' or 'reduce'.")
   check_uncovered(uncovered)
+  limit = checked_limit(dense_up_to)
   make = run_type(network)
   program = Program(functools.partial(_outputs, make, network, sharing), _mean_loss(loss))
 
@@ -127,7 +131,7 @@ def value_grad_and_factors(
         f"curvature={curvature!r} needs a random key; expected key=jax.random.key(...)"
       )
     model_key, sample_key = (None, None) if key is None else jax.random.split(key)
-    observer = Observer(_batch_size(inputs), sharing, dtype_of(params))
+    observer = Observer(_batch_size(inputs), sharing, dtype_of(params), limit)
     run = make(network, observer, params, state, model_key, inputs, kwargs)
     params = varying_like(inputs, params)
     taps = varying_like(inputs, run.taps(uncovered))

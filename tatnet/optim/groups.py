@@ -84,7 +84,8 @@ def grouped(blocks: Mapping[str, Block]) -> dict[str, Group]:
 
 def _shape(block: Block) -> Hashable:
   """What blocks have in common that can be one stack."""
-  if isinstance(block, KroneckerBlock) and block.layers is None:
+  if isinstance(block, KroneckerBlock) and block.layers is None and block.key == "w":
+    # Which sides are diagonals follows from their sizes.
     return (math.prod(block.weight[:-1]), block.weight[-1], block.with_bias, block.frozen)
   if isinstance(block, DiagonalBlock):
     return tuple(sorted(block.shapes))

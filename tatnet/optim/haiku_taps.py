@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import jmp
 
+from tatnet.optim.blocks import is_dense
 from tatnet.optim.runs import Run, Shapes
 from tatnet.optim.taps import Observer, Plan, Tap, window_of
 from tatnet.optim.uses import Look
@@ -91,6 +92,11 @@ class TappedModel:
         plan = self._plans[int(number)]
     return Tap(arrays, plan)
 
+  def _side(self, size: int, bias: int = 0) -> tuple[int, ...]:
+    """Shape of a moment."""
+    whole = size + bias
+    return (whole, whole) if is_dense(size, self.observer.dense_up_to) else (whole,)
+
   def affine(self, module: hk.Module, call: Callable, x: jax.Array) -> jax.Array:
     """A dense layer or a convolution."""
     window, inputs = None, x.shape[-1]
@@ -99,9 +105,9 @@ class TappedModel:
         x.shape[1:-1], module.kernel_shape, module.stride, module.padding, module.kernel_dilation
       )
       inputs *= math.prod(module.kernel_shape)
-    inputs += module.with_bias
     outputs = module.output_channels if window is not None else module.output_size
-    tap = self._tap({"inputs": (inputs, inputs), "outputs": (outputs, outputs)})
+    bias = module.with_bias
+    tap = self._tap({"inputs": self._side(inputs, bias), "outputs": self._side(outputs)})
     x = self.observer.inputs(x, tap, with_bias=module.with_bias, window=window)
     return self.observer.outputs(call(x), tap)
 
@@ -126,7 +132,7 @@ class TappedModel:
   def embedding(self, module: hk.Embed, call: Callable, ids: jax.Array) -> jax.Array:
     """A table of embeddings."""
     width = module.embed_dim
-    tap = self._tap({"inputs": (module.vocab_size,), "outputs": (width, width)})
+    tap = self._tap({"inputs": (module.vocab_size,), "outputs": self._side(width)})
     return self.observer.looked_up(jnp.asarray(ids), call(ids), tap)
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered
+from tatnet.optim.blocks import Block, Uncovered, blocks_of, check_uncovered, checked_limit
 from tatnet.optim.evaluate import Factors, dtype_of
 from tatnet.optim.groups import grouped, members
 from tatnet.optim.inverses import damped_inverses, spread_inverses
@@ -70,6 +70,7 @@ def scale_by_kfac(
   *,
   learning_rate: optax.ScalarOrSchedule | None = None,
   uncovered: Uncovered = "error",
+  dense_up_to: int | None = None,
   mesh: jax.sharding.Mesh | None = None,
 ) -> optax.GradientTransformationExtraArgs:
   r"""Gradients times the inverse of a Kronecker-factored Fisher matrix.
@@ -100,6 +101,9 @@ def scale_by_kfac(
     burn_in: number of first updates that only collect factors.
     learning_rate: eta, for the norm constraint.
     uncovered: "error", or "identity" for parameters that are not of a known layer.
+    dense_up_to: size of the largest side, of inputs or outputs, that has a dense moment
+      and an inverse; a larger one (a vocabulary) is kept as its diagonal. None for 8192.
+      Give `value_grad_and_factors` the same.
     mesh: devices to spread the inversions over.
 
   Returns:
@@ -141,6 +145,7 @@ def scale_by_kfac(
   )
   check_uncovered(uncovered)
   check_mesh(mesh)
+  limit = checked_limit(dense_up_to)
   if norm_constraint is not None and learning_rate is None:
     raise ValueError(
       f"norm_constraint={norm_constraint!r} without a learning rate: the constraint is on the step"
@@ -148,7 +153,7 @@ def scale_by_kfac(
     )
 
   def blocks(layers) -> dict[str, Block]:
-    covered, names = blocks_of(layers)
+    covered, names = blocks_of(layers, limit)
     if names and (uncovered == "error" or not covered):
       listed = "\n".join(f"  {name}" for name in names)
       remedy = _SAME_OPTION if covered else _NOTHING_COVERED
@@ -280,12 +285,15 @@ def factors_due(opt_state: Any) -> jax.Array:
   return due
 
 
-def curvature_by_layer(opt_state: Any, params: Any) -> dict[str, dict[str, jax.Array]]:
+def curvature_by_layer(
+  opt_state: Any, params: Any, *, dense_up_to: int | None = None
+) -> dict[str, dict[str, jax.Array]]:
   """Averages and inverses of every layer, also of those that are kept together.
 
   Args:
     opt_state: state of an optimiser that contains `scale_by_kfac` once.
     params: what its `init` was given.
+    dense_up_to: what the optimiser was given.
 
   Returns:
     For each layer its arrays by side, as in `ScaleByKfacState.curvature`.
@@ -303,7 +311,7 @@ def curvature_by_layer(opt_state: Any, params: Any) -> dict[str, dict[str, jax.A
     {'one': (2, 3), 'two': (2, 3)}
   """
   curvature = optax.tree.get(opt_state, "curvature")
-  groups = grouped(blocks_of(as_layers(params).arrays)[0])
+  groups = grouped(blocks_of(as_layers(params).arrays, checked_limit(dense_up_to))[0])
   if curvature is None or set(curvature) != set(groups):
     raise ValueError(
       f"The state has the curvature of {sorted(curvature or {})}, the parameters have layers"
@@ -383,7 +391,7 @@ def _checked(layers, factors, gradients, elsewhere, uncovered) -> Factors:
       f"update got factors={type(factors).__name__}; expected what a function made by"
       " tatnet.value_grad_and_factors returns as .factors."
     )
-  problems, own = [], {}
+  problems, own, is_limit = [], {}, False
   for name, given in factors.layers.items():
     if name in layers:
       own[name] = layers[name].own(given)
@@ -395,7 +403,9 @@ def _checked(layers, factors, gradients, elsewhere, uncovered) -> Factors:
       problems.append(f"{name}: no factors")
     elif given and given != block.statistics():
       problems.append(f"{name}: factors of shapes {given}, expected {block.statistics()}")
+      is_limit |= given.keys() == block.statistics().keys()
   if problems:
     listed = "\n".join(f"  {problem}" for problem in problems)
-    raise ValueError(f"The factors are of another model:\n{listed}")
+    remedy = "\nExpected the same dense_up_to in value_grad_and_factors." if is_limit else ""
+    raise ValueError(f"The factors are of another model:\n{listed}{remedy}")
   return factors._replace(layers=own)

@@ -56,8 +56,9 @@ class LayerTaps:
     flat = x if before == 1 else x.reshape(*x.shape[: x.ndim - before], -1)
     inputs = flat.shape[channel_axis] * (1 if window is None else math.prod(window.size))
     inputs += with_bias
-    if tap.plan.look is not None and tap.arrays["inputs"].shape != (inputs, inputs):
-      self.problems[name] = _SHAPES.format(tap.arrays["inputs"].shape, (inputs, inputs))
+    of_one = (inputs,) if tap.is_diagonal("inputs") else (inputs, inputs)
+    if tap.plan.look is not None and tap.arrays["inputs"].shape != of_one:
+      self.problems[name] = _SHAPES.format(tap.arrays["inputs"].shape, of_one)
       return call(x)
     seen = self.observer.inputs(
       flat, tap, with_bias=with_bias, window=window, channel_axis=channel_axis

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from tatnet.optim.layers import places_of
 from tatnet.optim.rows import Lost
-from tatnet.optim.taps import Observer, Plan, Seen, Sharing, Tap
+from tatnet.optim.taps import Observer, Plan, Seen, Tap
 from tatnet.optim.uses import Look, Use, uses_in
 
 Arrays = Mapping[str, jax.Array]
@@ -54,18 +54,20 @@ def plan_taps(
   found: dict[str, dict[str, list[Use]]] = {name: {} for name in dummies}
   for i, (name, key) in enumerate(_leaves(dummies)):
     found[name][key] = uses.dummies.get(i, [])
+  places = places_of(params)
+  tables = {place.layer for place in places if place.name == "embeddings"}
   weights = {
     place.layer: uses.weights.get(i, 0)
-    for i, place in enumerate(places_of(params))
+    for i, place in enumerate(places)
     if place.name in ("w", "embeddings")
   }
   taps, problems = {}, {}
   for name, own in found.items():
-    reason = _reason(name, own, look, weights.get(name, 0))
+    reason = _reason(name, own, look, weights.get(name, 0), is_table=name in tables)
     if reason is not None:
       problems[name] = reason
     else:
-      taps[name] = _tap(name, own, dummies[name], look, observer)
+      taps[name] = _tap(name, own, dummies[name], look, observer, is_table=name in tables)
   return Plans(taps, problems)
 
 
@@ -76,30 +78,38 @@ def finished(tap: Tap, cotangents: Arrays, observer: Observer) -> dict[str, jax.
   if "uses" not in cotangents:  # a normalisation: the examples' own gradients
     axes = {own.name: cotangents[own.name].ndim - len(own.dummy) for own in tap.plan.seen}
     return {key: jnp.square(a).sum(axes[key]) / observer.batch for key, a in cotangents.items()}
-  uses = jnp.maximum(cotangents["uses"], 1)[..., None, None]
+  uses = jnp.maximum(cotangents["uses"], 1)
   inputs, outputs = cotangents["inputs"], cotangents["outputs"]
-  if _is_summed(observer.sharing, inputs.ndim - cotangents["uses"].ndim):
-    return {
-      "inputs": _moment(inputs / uses, observer.batch),
-      "outputs": _moment(outputs, observer.batch),
-    }
-  return {"inputs": inputs, "outputs": outputs / uses}
+  if not tap.plan.is_summed:
+    axes = tuple(range(uses.ndim, outputs.ndim))
+    return {"inputs": inputs, "outputs": outputs / jnp.expand_dims(uses, axes)}
+  rows = {"inputs": inputs / uses[..., None, None], "outputs": outputs}
+  return {
+    side: (_squares if side in tap.plan.diagonal else _moment)(own, observer.batch)
+    for side, own in rows.items()
+  }
 
 
 def _moment(rows: jax.Array, batch: int) -> jax.Array:
   return jnp.einsum("...bi,...bj->...ij", rows, rows) / batch
 
 
-def _is_summed(sharing: Sharing, inputs_rank: int) -> bool:
-  """Whether a reused layer's dummies are rows of examples; tables always have moments."""
-  return sharing == "reduce" and inputs_rank == 2
+def _squares(rows: jax.Array, batch: int) -> jax.Array:
+  return jnp.square(rows).sum(-2) / batch
 
 
 def _tap(
-  name: str, uses: Mapping[str, list[Use]], dummies: Arrays, look: Look, observer: Observer
+  name: str,
+  uses: Mapping[str, list[Use]],
+  dummies: Arrays,
+  look: Look,
+  observer: Observer,
+  *,
+  is_table: bool,
 ) -> Tap:
   """Dummies and plan of a layer that can be covered."""
   is_reused = any(len(own) > 1 or own[0].is_repeated for own in uses.values())
+  is_summed = is_reused and observer.sharing == "reduce" and not is_table
   places = {key: own[0].where for key, own in uses.items()}
   outputs = next(places[key] for key in _AT_OUTPUTS if key in places)
   arrays, seen = {}, []
@@ -108,7 +118,7 @@ def _tap(
     stack, own = dummy.shape[: len(dummy.shape) - len(use.dummy)], use.dummy
     if is_reused and key in ("scale", "offset"):
       own = (observer.batch, *own)
-    elif is_reused and _is_summed(observer.sharing, len(uses["inputs"][0].dummy)):
+    elif is_summed:
       own = (observer.batch, own[-1])
     arrays[key] = jnp.zeros((*stack, *own), dummy.dtype)
     seen.append(Seen(key, len(use.shape), own))
@@ -119,6 +129,8 @@ def _tap(
     inputs=places.get("inputs"),
     outputs=outputs,
     is_reused=is_reused,
+    is_summed=is_summed,
+    diagonal=tuple(key for key, own in uses.items() if len(own[0].dummy) == 1),
     is_vmapped=name in look.vmapped,
     seen=tuple(seen),
     name=name,
@@ -126,7 +138,9 @@ def _tap(
   return Tap(arrays, plan)
 
 
-def _reason(name: str, uses: Mapping[str, list[Use]], look: Look, operations: int) -> str | None:
+def _reason(
+  name: str, uses: Mapping[str, list[Use]], look: Look, operations: int, *, is_table: bool
+) -> str | None:
   """Why the factors of a layer would not be its curvature."""
   if name in look.differentiated:
     return "is used under a derivative inside the model (grad, vjp or jvp)"
@@ -136,7 +150,7 @@ def _reason(name: str, uses: Mapping[str, list[Use]], look: Look, operations: in
     return "does not use its taps"
   # Every use of a layer is one operation with its weight.
   if "inputs" in uses and operations > len(uses["inputs"]):
-    kind = "table" if len(uses["inputs"][0].dummy) == 1 else "weight"
+    kind = "table" if is_table else "weight"
     return f"has a {kind} that is used elsewhere too"
   for own in uses.values():
     for use in own:

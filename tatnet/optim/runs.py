@@ -46,7 +46,7 @@ class Run(abc.ABC):
 
   def dummies(self) -> Shapes:
     """Shapes of the dummies of all layers that may have a tap."""
-    blocks, _ = blocks_of(as_layers(self.params).arrays)
+    blocks, _ = blocks_of(as_layers(self.params).arrays, self.observer.dense_up_to)
     return {name: block.statistics() for name, block in blocks.items()}
 
   @abc.abstractmethod
@@ -64,7 +64,7 @@ class Run(abc.ABC):
     """Taps of the layers that K-FAC covers; an error for all others unless they may pass."""
     shapes = self.dummies()
     layers = as_layers(self.params).arrays
-    blocks, names = blocks_of(layers)
+    blocks, names = blocks_of(layers, self.observer.dense_up_to)
     found = {
       name: _missing(block, shapes.get(name), self.problems) for name, block in blocks.items()
     }

@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tatnet.optim.blocks import DENSE_UP_TO
 from tatnet.optim.meshes import without_explicit_axes
 from tatnet.optim.patches import Window, padded, patch_moment, patch_sum, wide
 from tatnet.optim.rows import Rows
@@ -46,6 +47,8 @@ class Plan:
     inputs: where the examples stand in what the layer sees; None for the leading axis.
     outputs: where they stand in what it returns.
     is_reused: whether it runs several times on an example.
+    is_summed: whether its dummies are then rows of examples, summed over the uses.
+    diagonal: sides of which only the diagonal is wanted.
     is_vmapped: whether the examples are hidden by a vmap.
     seen: of every dummy.
     name: of the layer, for the first look.
@@ -55,6 +58,8 @@ class Plan:
   inputs: Rows | None = None
   outputs: Rows | None = None
   is_reused: bool = False
+  is_summed: bool = False
+  diagonal: tuple[str, ...] = ()
   is_vmapped: bool = False
   seen: tuple[Seen, ...] = ()
   name: str = ""
@@ -78,6 +83,10 @@ class Tap:
     """Some of the dummies; those that the layer's plan does not have are left out."""
     return {name: self.arrays[name] for name in names if name in self.arrays}
 
+  def is_diagonal(self, name: str) -> bool:
+    """Whether a side's dummy is that of a diagonal."""
+    return name in self.arrays and self.arrays[name].ndim == 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Observer:
@@ -91,6 +100,8 @@ class Observer:
       "reduce": inputs are averaged and gradients summed over the uses first
       (arXiv 2311.00636).
     dtype: of the statistics.
+    dense_up_to: size of the largest side of a layer that has a dense moment; of a larger
+      one there is only the diagonal.
 
   Example:
     >>> def apply(params, taps, observer, x):  # for `value_grad_and_factors`
@@ -105,6 +116,7 @@ class Observer:
   batch: int
   sharing: Sharing
   dtype: jnp.dtype
+  dense_up_to: int = DENSE_UP_TO
 
   def dense(self, x: jax.Array, w, b, tap: Tap | Mapping[str, jax.Array]) -> jax.Array:
     """``x @ w + b`` for x ``[batch, ..., inputs]``; b may be None."""
@@ -168,12 +180,15 @@ class Observer:
     channel_axis: int = -1,
   ) -> jax.Array:
     """x itself, observed as the inputs of a layer."""
-    moment = InputMoment(self, tap.plan, ("inputs",), channel_axis, with_bias, window)
+    moment = InputMoment(
+      self, tap.plan, ("inputs",), channel_axis, tap.is_diagonal("inputs"), with_bias, window
+    )
     return self._observed(_observe_inputs, moment, x, tap.side("inputs"))
 
   def outputs(self, y: jax.Array, tap: Tap, *, channel_axis: int = -1) -> jax.Array:
     """y itself, observed as the outputs of a layer."""
-    moment = OutputMoment(self, tap.plan, ("outputs", "uses"), channel_axis)
+    names = ("outputs", "uses")
+    moment = OutputMoment(self, tap.plan, names, channel_axis, tap.is_diagonal("outputs"))
     return self._observed(_observe_outputs, moment, y, tap.side("outputs", "uses"))
 
   def looked_up(self, ids: jax.Array, y: jax.Array, tap: Tap) -> jax.Array:
@@ -181,7 +196,13 @@ class Observer:
     dummies = tap.side("inputs", "outputs", "uses")
     if not dummies or tap.plan.look is not None:
       return self._marked(y, dummies, tap.plan)
-    moment = TableMoment(self, tap.plan, tuple(dummies), rows=dummies["inputs"].shape[0])
+    moment = TableMoment(
+      self,
+      tap.plan,
+      tuple(dummies),
+      is_diagonal=tap.is_diagonal("outputs"),
+      rows=dummies["inputs"].shape[0],
+    )
     return _observe_embedding(moment, ids, y, dummies)
 
   def _observed(self, function: Callable, statistic, x: jax.Array, dummies) -> jax.Array:
@@ -209,12 +230,14 @@ class Statistic:
     plan: of the layer.
     names: of the dummies whose cotangents it gives.
     channel_axis: which axis has the features.
+    is_diagonal: whether only the diagonal of a moment is wanted.
   """
 
   observer: Observer
   plan: Plan
   names: tuple[str, ...]
   channel_axis: int = -1
+  is_diagonal: bool = False
 
   def of_all_rows(self, *seen: jax.Array) -> dict[str, jax.Array]:
     """The statistic by dummy, in the observer's precision, of rows that a vmap may hide."""
@@ -238,6 +261,10 @@ class Statistic:
 
     return statistic(*seen)
 
+  def _moment(self, rows: jax.Array) -> jax.Array:
+    """Sum of the outer products of rows ``[n, d]``, or its diagonal."""
+    return _squares(rows) if self.is_diagonal else _product(rows, rows)
+
   def _seen(self) -> list[Seen]:
     return [own for own in self.plan.seen if own.name in self.names]
 
@@ -260,7 +287,7 @@ class Statistic:
 class InputMoment(Statistic):
   """Second moment of a layer's inputs, with a last coordinate of 1 for the bias.
 
-  ``[d, d]`` from inputs ``[batch, ..., inputs]``. Of a layer that runs several times,
+  ``[d, d]``, or its diagonal, from inputs ``[batch, ..., inputs]``. Of a layer that runs several times,
   with "reduce": their sum over its locations, ``[batch, d]``.
   """
 
@@ -284,13 +311,16 @@ class InputMoment(Statistic):
     if self.observer.sharing == "reduce":
       return self._reduced(x.sum(axis=1, dtype=wide(x)), x.shape[1])
     x = x.reshape(-1, x.shape[-1])
-    return self._bordered(_product(x, x), x.sum(0, dtype=wide(x)), x.shape[0])
+    return self._bordered(self._moment(x), x.sum(0, dtype=wide(x)), x.shape[0])
 
   def _of_patches(self, x: jax.Array, lead: tuple[int, ...]) -> jax.Array:
     locations = math.prod(self.window.outputs(x.shape[1:-1]))
     total = patch_sum(x.astype(wide(x)), self.window)
     if self.observer.sharing == "expand":
-      moment = patch_moment(x, self.window)
+      if self.is_diagonal:
+        moment = patch_sum(jnp.square(x.astype(wide(x))), self.window).sum(0)
+      else:
+        moment = patch_moment(x, self.window)
       return self._bordered(moment, total.sum(0), x.shape[0] * locations)
     total = self._by_example(total.reshape(*lead, -1), self.plan.inputs)
     total = total.reshape(total.shape[0], -1, total.shape[-1])
@@ -302,10 +332,12 @@ class InputMoment(Statistic):
         total = jnp.pad(total, [(0, 0), (0, 1)], constant_values=locations)
       return total
     mean = total / locations
-    return self._bordered(_product(mean, mean), mean.sum(0), mean.shape[0])
+    return self._bordered(self._moment(mean), mean.sum(0), mean.shape[0])
 
   def _bordered(self, moment: jax.Array, total: jax.Array, count: int) -> jax.Array:
-    if self.with_bias:
+    if self.with_bias and self.is_diagonal:
+      moment = jnp.append(moment, jnp.asarray(count, moment.dtype))
+    elif self.with_bias:
       total = total.astype(moment.dtype)[:, None]
       corner = jnp.full([1, 1], count, moment.dtype)
       moment = jnp.block([[moment, total], [total.T, corner]])
@@ -316,7 +348,7 @@ class InputMoment(Statistic):
 class OutputMoment(Statistic):
   """Second moment of the gradients with respect to a layer's outputs, "outputs".
 
-  ``[outputs, outputs]`` from gradients ``[batch, ..., outputs]``. Of a layer that runs
+  ``[outputs, outputs]``, or its diagonal, from gradients ``[batch, ..., outputs]``. Of a layer that runs
   several times: their sum over locations, ``[batch, outputs]``, with "reduce", or the
   moment's sum; and the number of locations, "uses".
   """
@@ -329,10 +361,10 @@ class OutputMoment(Statistic):
     uses = {"uses": jnp.full((), locations)} if self.plan.is_reused else {}
     if self.observer.sharing == "reduce":
       g = g.sum(axis=1, dtype=wide(g))
-      return {"outputs": g if uses else _product(g, g) / self.observer.batch, **uses}
+      return {"outputs": g if uses else self._moment(g) / self.observer.batch, **uses}
     g = g.reshape(-1, g.shape[-1])
     count = self.observer.batch * (1 if uses else locations)
-    return {"outputs": _product(g, g) / count, **uses}
+    return {"outputs": self._moment(g) / count, **uses}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,8 +375,9 @@ class TableMoment(Statistic):
 
   def __call__(self, ids: jax.Array, g: jax.Array) -> dict[str, jax.Array]:
     observer = dataclasses.replace(self.observer, sharing="expand")
+    outputs = OutputMoment(observer, self.plan, self.names, is_diagonal=self.is_diagonal)
     counts = jnp.zeros(self.rows, observer.dtype).at[ids.reshape(-1)].add(1.0) / observer.batch
-    return {"inputs": counts, **OutputMoment(observer, self.plan, self.names)(g)}
+    return {"inputs": counts, **outputs(g)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -448,6 +481,10 @@ def _strided(x: jax.Array, window: Window) -> jax.Array:
   """What a window of one location sees."""
   steps = (slice(None, None, stride) for stride in window.stride)
   return padded(x, window)[(slice(None), *steps)]
+
+
+def _squares(a: jax.Array) -> jax.Array:
+  return jnp.square(a.astype(wide(a))).sum(0)
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
