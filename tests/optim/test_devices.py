@@ -58,6 +58,30 @@ print("data parallel")
 assert_same(run(on_all, *data, everywhere, mesh), single)
 print("inverses spread over the devices")
 
+def run_by_itself(params, x, y, mesh=None):
+  optimizer = optim.adaptive_kfac(burn_in=1, inverse_every=1, adapt_every=1, mesh=mesh)
+
+  @jax.jit
+  def step(params, state):
+    result = evaluate(params, x, y)
+    updates, state = optimizer.update(
+      result.gradients, state, params, factors=result.factors, model=result.model
+    )
+    return optax.apply_updates(params, updates), state
+
+  state = jax.jit(optimizer.init)(params)
+  for _ in range(3):
+    params, state = step(params, state)
+  numbers = [state.learning_rate, state.momentum, state.damping, state.reduction_ratio]
+  assert state.learning_rate > 0 and not state.rejected, numbers
+  return params, numbers
+
+jax.tree.map(
+  lambda a, b: np.testing.assert_allclose(a, b, rtol=5e-3, atol=1e-4),
+  run_by_itself(on_all, *data, mesh), run_by_itself(params, x, y),
+)
+print("steps that are found")
+
 square = jax.make_mesh((4, 2), ("a", "b"), axis_types=(AxisType.Auto, AxisType.Auto))
 rows = rng.normal(size=(11, 20, 4)).astype(np.float32)
 moments, damping = np.swapaxes(rows, 1, 2) @ rows / 20, np.linspace(0.1, 1, 11, dtype=np.float32)
@@ -85,5 +109,6 @@ def test_eight_devices_do_what_one_does():
   assert done.stdout.splitlines() == [
     "data parallel",
     "inverses spread over the devices",
+    "steps that are found",
     "more matrices than devices",
   ]
