@@ -39,6 +39,8 @@ def dot_general(reader: Reader, seen: Equation) -> list[Value]:
   new = [contracted] * (len(seen.out_shapes[0]) - len(batch) - len(free))
   kept = [signal.axes[i] for i in batch]
   axes = (*kept, *free, *new) if side == 0 else (*kept, *new, *free)
+  if isinstance(weights, Data) and weights.kind == "state":  # weights that are never trained
+    weights = Weights(frozenset({f"the state at {seen.place}"}))
   if not isinstance(weights, Weights):
     own_over, own_batch = ((right_over, right_batch), (left_over, left_batch))[side]
     matrix = _matrix(weights, seen.in_shapes[1 - side], own_over, own_batch)

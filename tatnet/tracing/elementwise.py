@@ -25,11 +25,11 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
     return [arithmetic(seen)]
   if any(isinstance(value, Unreadable) for value in seen.inputs):
     return unreadable(seen)
-  inputs = [_initial(reader, value, seen) for value in seen.inputs]
-  if any(
-    isinstance(before, Weights) and before.initial is None and not _starts_neutral(before, seen)
-    for before in seen.inputs
-  ):
+  inputs = [_initial(value, seen) for value in seen.inputs]
+  unknown = [value for value in seen.inputs if _is_unknown(value, seen)]
+  for value in unknown:
+    _report_unknown(reader, value, seen)
+  if unknown:
     inputs = [
       dataclasses.replace(value, is_unsure=True) if isinstance(value, Signal) else value
       for value in inputs
@@ -48,16 +48,25 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
   return [_of_signals(reader, seen, inputs)]
 
 
-def _initial(reader: Reader, value: Value, seen: Equation) -> Value:
-  """A parameter beside a signal acts by its initial value."""
+def _initial(value: Value, seen: Equation) -> Value:
+  """A parameter beside a signal acts by its initial value; a neutral one where that is not known."""
   if not isinstance(value, Weights):
     return value
-  if value.initial is not None:
-    return Known(value.initial)
-  is_factor = seen.name in ("mul", "div")
-  neutral = 1.0 if is_factor else 0.0
-  if _starts_neutral(value, seen):
-    return Known(neutral)
+  return Known(_neutral(seen) if value.initial is None else value.initial)
+
+
+def _neutral(seen: Equation) -> float:
+  return 1.0 if seen.name in ("mul", "div") else 0.0
+
+
+def _is_unknown(value: Value, seen: Equation) -> bool:
+  """Whether it is a parameter that does not start, or may not start, at one neutral number."""
+  if not isinstance(value, Weights) or value.initial is not None:
+    return False
+  return value.certain or not _starts_neutral(value, seen)
+
+
+def _report_unknown(reader: Reader, value: Weights, seen: Equation) -> None:
   what = (
     f"{min(value.leaves)} is {_VERB.get(seen.name, 'combined with')} a signal, entry by entry, and"
   )
@@ -66,39 +75,33 @@ def _initial(reader: Reader, value: Value, seen: Equation) -> Value:
       "parameter without a uniform initial value",
       seen.place,
       f"{what} does not start at one number",
-      f"let it start at {neutral:g} (biases at 0, gains at 1).",
+      f"let it start at {_neutral(seen):g} (biases at 0, gains at 1).",
     )
-  else:
-    reader.findings.error(
-      "parameter without a known initial value",
-      seen.place,
-      f"{what} is given by its shape alone, which does not say where it starts",
-      "give the parameters as arrays, as the model's init makes them: how a learned gain, slope or"
-      " blend starts decides what the network is.",
-    )
-  return Known(neutral)
+    return
+  reader.findings.error(
+    "parameter without a known initial value",
+    seen.place,
+    f"{what} is given by its shape alone, which does not say where it starts",
+    "give the parameters as arrays, as the model's init makes them: how a learned gain, slope or"
+    " blend starts decides what the network is.",
+  )
 
 
 def _starts_neutral(value: Weights, seen: Equation) -> bool:
-  """Whether its values are not known, and it is a layer's bias or a normalisation's gain or offset."""
-  if value.certain:
-    return False
+  """Whether it is a layer's bias, or the gain or offset of a normalisation."""
   others = [v for v in seen.inputs if v is not value]
   if any(isinstance(other, Statistic) for other in others):
     return True
   signals = [other for other in others if isinstance(other, Signal)]
-  if len(signals) != 1:
+  if len(signals) != 1 or not signals[0].is_linear:
     return False
   (signal,) = signals
+  if signal.node.kind == "normalised" or signal.node.is_raw or signal.node.is_mended:
+    return True
   shape = _shape_of(seen, signal)
   sizes = [n for n, label in zip(shape, signal.axes, strict=True) if label == "f"]
-  features = max(math.prod(sizes), *shape[-1:])
-  if signal.is_linear and (
-    signal.node.kind == "normalised" or signal.node.is_raw or signal.node.is_mended
-  ):
-    return True
   is_bias = signal.node.kind == "affine" and seen.name in ("add", "add_any")
-  return is_bias and value.size <= features
+  return is_bias and value.size <= max(math.prod(sizes), *shape[-1:])
 
 
 def _shape_of(seen: Equation, signal: Signal) -> tuple[int, ...]:

@@ -52,10 +52,17 @@ class TopologyError(ValueError):
 class TopologyWarning(UserWarning):
   """Something in the model is outside the theory but tolerated, such as max pooling.
 
+  Attributes:
+    findings: tuple of `Finding`.
+
   Example:
     >>> issubclass(tatnet.TopologyWarning, UserWarning)
     True
   """
+
+  def __init__(self, findings: tuple[Finding, ...] = ()):
+    self.findings = findings
+    super().__init__(_report(findings))
 
 
 class Findings:
@@ -80,7 +87,7 @@ class Findings:
   def report(self) -> None:
     """Warns of what is tolerated; raises `TopologyError` if a rule is broken."""
     if self._warnings:
-      warnings.warn(_report(tuple(self._warnings)), TopologyWarning, stacklevel=4)
+      warnings.warn(TopologyWarning(tuple(self._warnings)), stacklevel=4)
     if self._errors:
       raise TopologyError(tuple(self._errors))
 

@@ -13,8 +13,9 @@ from tatnet.network.builders import centring, identity, nonlinear
 from tatnet.network.graph import Step, Term
 from tatnet.network.lines import Dropout
 from tatnet.network.nodes import Topology, in_a_row
+from tatnet.tracing.cautions import Cautions
 from tatnet.tracing.findings import Finding, Findings
-from tatnet.tracing.means import UNKNOWN_SHARE, mean_share
+from tatnet.tracing.means import mean_share
 from tatnet.tracing.nodes import Node, ends_fresh, wholes
 
 __all__ = ["Network", "Node"]
@@ -28,7 +29,7 @@ class Network:
     self._used: dict[str, str] = {}
     self._known: dict[tuple, Node] = {}
     self._live: list[Node] = []
-    self._warned: set[str] = set()
+    self._cautions = Cautions(findings)
 
   def input(self, name: str = "input") -> Node:
     """A signal that enters the network; the same one for a name."""
@@ -90,66 +91,12 @@ class Network:
       self._live.append(node)
 
     def made():
-      self._check_before_nonlinear(node, place)
+      self._cautions.before_nonlinear(node, place)
       made = Node("nonlinear", (node,), nonlinear(activation, where=place), place=place)
       made.is_mended = made.is_mended or not (node.is_gaussian or activation is None)
       return made
 
     return made() if key is None else self._once(("nonlinear", node, key), made)
-
-  def _check_before_nonlinear(self, node: Node, place: str) -> None:
-    if not node.is_gaussian and node.kind == "mixed":
-      self.findings.error(
-        "constant matrix",
-        node.place,
-        f"a nonlinearity at {place} is applied to a product with a constant matrix, not with weights",
-        "give weights as parameters, by trace_apply(apply, weights, inputs), where they are taken to"
-        " be random.",
-      )
-      return
-    if not node.is_gaussian:
-      before = "the raw input" if node.reaches_input else "the output of a nonlinearity"
-      self.findings.error(
-        "nonlinearity without weights before it",
-        place,
-        f"it is applied to {before}, with no linear or convolutional layer that mixes features"
-        " between",
-        "put a layer with random weights before it; only then are its inputs Gaussian, as C maps"
-        " assume.",
-      )
-      return
-    if node.unmixed:
-      self.findings.warn(
-        "depthwise convolution between nonlinear layers",
-        node.unmixed,
-        "each channel of it is one channel before it times a number, and a nonlinear layer reads it"
-        " as if weights had mixed channels",
-        "let a layer that mixes channels, such as a 1x1 convolution, stand between.",
-      )
-    elif node.kind == "sum" and node.mean != identity():
-      self.findings.warn(
-        "nonlinearity of a sum with an activated term",
-        place,
-        "one term of the sum before it is the output of a nonlinearity, without weights between,"
-        " so that its inputs have a mean and are not Gaussian",
-        "add what a layer with weights has made, as pre-activation networks do; as it is, q may"
-        " grow from block to block where C(0) is large.",
-      )
-    for pool, size in sorted(node.pools):
-      if pool in self._warned:
-        continue
-      self._warned.add(pool)
-      share = UNKNOWN_SHARE
-      self.findings.warn(
-        "averaging between nonlinear layers",
-        pool,
-        f"a signal is averaged over {size} locations, and a nonlinear layer follows. Where locations are alike this changes nothing; where they are not, q falls and cosines"
-        f" rise: behind a layer of C(0) = {share:.2g} and with locations that have nothing in"
-        f" common, to q = {(1 + (size - 1) * share) / size:.2g} and, for inputs that have nothing"
-        f" in common, c = {share * size / (1 + (size - 1) * share):.2g}",
-        "average behind the last nonlinear layer, take a strided layer instead, or normalise"
-        " behind it; and look at the kernel report.",
-      )
 
   def passed(self, kind: str, node: Node, key, place: str, **fields) -> Node:
     """What is done to a signal without weights or a nonlinearity, once for a key."""

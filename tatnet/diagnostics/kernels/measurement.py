@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import re
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.diagnostics.kernels.delta import spread_kernels
 from tatnet.diagnostics.kernels.probes import (
   Probes,
   Reading,
@@ -19,9 +19,9 @@ from tatnet.diagnostics.kernels.probes import (
   split_probes,
   with_calls,
 )
+from tatnet.diagnostics.kernels.warned import collected, findings_of, said
 from tatnet.network.nodes import Nonlinear, Topology
 from tatnet.tracing.api import placeholder, trace
-from tatnet.tracing.findings import TopologyWarning
 
 # Programs for a single use: optimisations would take longer than they run.
 _compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -38,6 +38,7 @@ class Measurement:
     c: cosine similarities, arrays ``[seeds, pairs, locations]``.
     gradients: root mean square over the inputs of the norm of the gradient of a random
       direction of the output, shape [layers, seeds].
+    spread_kernels: convolutions that do not start as Delta and read zeros.
   """
 
   where: list[str]
@@ -45,6 +46,7 @@ class Measurement:
   q: list[np.ndarray]
   c: list[np.ndarray]
   gradients: np.ndarray
+  spread_kernels: tuple[str, ...]
 
 
 def traced(
@@ -60,16 +62,11 @@ def traced(
       return placeholder(x)
 
   shape = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
+  with collected() as caught:
     topology = trace(with_calls(forward, activation, call), shape)
   for warning in caught:
-    warnings.warn(warning.message, warning.category, stacklevel=3)
-  texts = [str(w.message) for w in caught if issubclass(w.category, TopologyWarning)]
-  return topology, tuple(item for text in texts for item in _ITEM.findall(text))
-
-
-_ITEM = re.compile(r"^\d+\. (.*)$", re.MULTILINE)  # of the list that a TopologyWarning is
+    warnings.warn(warning.message, stacklevel=3)
+  return topology, said(findings_of(caught))
 
 
 def measure(
@@ -119,11 +116,13 @@ def measure(
     y, pull_back = jax.vjp(outputs, zeros)
     return pull_back(_directions(key, y))[0]
 
-  found = []
+  found, spread = [], None
   for seed in seeds:
     init_key, key = jax.random.split(jax.random.key(seed))
     # One program at a time: on few cores they would wait for each other's threads.
     params, state = jax.block_until_ready(initialize(init_key, inputs))
+    if spread is None:
+      spread = spread_kernels(forward, params, state, inputs)
     found.append(readings(jax.device_get(observe(params, state, key, inputs))))
   found = [
     Reading(*map(np.stack, zip(*of_seeds, strict=True))) for of_seeds in zip(*found, strict=True)
@@ -135,6 +134,7 @@ def measure(
     [reading.q for reading in own],
     [reading.c for reading in own],
     np.array([np.sqrt(np.mean(reading.gradient, -1)) for reading in own], np.float64),
+    spread or (),
   )
 
 

@@ -98,7 +98,7 @@ def kernel_report(
     maps_of,
     (next(widths) if node.activation is None else None for node in nodes),
   )
-  return _report(record, topology, tolerated, measured, prediction, own)
+  return _report(record, topology, tolerated + measured.spread_kernels, measured, prediction, own)
 
 
 def _start(measured: Measurement) -> State:
