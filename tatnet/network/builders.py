@@ -181,8 +181,8 @@ def mixing(step: float, *, where: str | None = None) -> Topology:
 
   Example:
     >>> block = tatnet.sequence(tatnet.mixing(0.1), tatnet.chain(1))
-    >>> round(tatnet.cmap(block, tatnet.TransformedActivation("erf"), 0.0), 6)
-    0.042464
+    >>> round(tatnet.cmap(block, tatnet.TransformedActivation("erf"), 0.0), 6)  # asin(0.2 / 3) / asin(2 / 3)
+    0.091426
   """
   if isinstance(step, bool) or not isinstance(step, numbers.Real):
     raise TypeError(f"mixing got step={step!r}; expected a number in [0, 1).")

@@ -89,7 +89,7 @@ def minimizer(
   Example:
     >>> from tatnet.optim.quadratic import Quadratic, minimizer
     >>> model = Quadratic(jnp.array([-2.0, 3.0]), jnp.diag(jnp.array([1.0, 2])), jnp.eye(2))
-    >>> print(minimizer(model, 1.0), minimizer(model, 0.0, (None, 0.5)))
+    >>> print(minimizer(model, 1.0).round(5), minimizer(model, 0.0, (None, 0.5)).round(5))
     [ 1. -1.] [2.  0.5]
   """
   first, second = fixed

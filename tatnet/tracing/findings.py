@@ -40,7 +40,7 @@ class TopologyError(ValueError):
     >>> try:
     ...   tatnet.trace(forward, jnp.ones([4, 8]))
     ... except tatnet.TopologyError as error:
-    ...   [finding.kind for finding in error.findings]
+    ...   sorted(finding.kind for finding in error.findings)
     ['dependent branches', 'sum not normalised']
   """
 
