@@ -51,7 +51,7 @@ class Activation:
 
   @functools.cached_property
   def precision(self) -> float:
-    """Relative rounding of the values: about 1e-16, or 1e-7 if it computes in 32 bits inside."""
+    """Relative rounding of its values, 1e-16 or, if it computes in 32 bits inside, 1e-7."""
     return 0.0 if is_library(self) else rounding.precision(self.jet)
 
   def __post_init__(self):

@@ -40,7 +40,9 @@ USER_KINKS = [
 @pytest.mark.parametrize(("function", "kink", "jump"), USER_KINKS)
 def test_slope_jumps_of_a_users_function(function, kink, jump):
   own = tatnet.Activation(function, (kink,), "own")
-  kernel = kernels.QuadratureKernel(own.jet, own.kinks)  # not the closed form that rectifiers are given
+  kernel = kernels.QuadratureKernel(
+    own.jet, own.kinks
+  )  # not the closed form that rectifiers are given
   np.testing.assert_allclose(kernel.slope_jumps, [jump], rtol=1e-12)
   assert kernel(2, 1.0, 1.0, 1.0) == math.inf
   h = 1e-3
