@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from typing import Any
 
 from tatnet.network.assembly import flattened
-from tatnet.network.lines import Centring, Mixing, subtracts_nothing
+from tatnet.network.lines import Centring, Mixing
 from tatnet.network.nodes import (
   HandWritten,
   Identity,
@@ -217,7 +217,8 @@ def centring(behind: Topology | None = None, *, where: str | None = None) -> Top
     0.0
   """
   behind = Nonlinear() if behind is None else check_topology("centring", behind)
-  return Identity() if subtracts_nothing(behind) else Centring(behind, where)
+  # Behind weights no mean is common.
+  return Identity() if isinstance(behind, Identity) else Centring(behind, where)
 
 
 def as_topology(topology: Topology | Callable[[Any, Map], Any]) -> Topology:

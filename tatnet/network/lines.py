@@ -9,7 +9,7 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 
-from tatnet.network.nodes import Identity, Maps, Nonlinear, Topology
+from tatnet.network.nodes import Maps, Nonlinear, Topology
 
 
 class LinearMap(Topology):
@@ -96,8 +96,3 @@ class Centring(LinearMap):
     first, *rest = self.behind._lines()
     behind = "" if self.behind == Nonlinear() else f" behind {first}{' ...' if rest else ''}"
     return [f"centring{behind}" + (f"  [{self.where}]" if self.where else "")]
-
-
-def subtracts_nothing(part: Topology) -> bool:
-  """Whether a centring behind it changes nothing: behind weights no mean is common."""
-  return isinstance(part, Identity)

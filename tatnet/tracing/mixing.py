@@ -61,7 +61,7 @@ def _features(reader: Reader, seen: Equation, signal: Signal, matrix: np.ndarray
   if signal.node.mean == identity() and signal.node.is_gaussian and spread >= _FEWEST:
     # Features that weights have made are independent: each adds its share.
     even = np.ptp(columns) <= 1e-2 * columns.mean()
-    return _mixed(reader, seen, signal, math.sqrt(columns.mean()), mixes=bool(even), even=even)
+    return _mixed(reader, seen, signal, math.sqrt(columns.mean()), even=bool(even))
   norms = np.sqrt(columns)
   return _reported(
     reader,
@@ -99,7 +99,6 @@ def _locations(reader: Reader, seen: Equation, signal: Signal, matrix: np.ndarra
 def _mixed(
   reader: Reader, seen: Equation, signal: Signal, factor: float, even: bool = True, **fields
 ) -> Signal:
-  fields.pop("mixes", None)
   node: Node = reader.network.passed(
     "mixed", signal.node, (seen.place, signal.layout), seen.place, **fields
   )

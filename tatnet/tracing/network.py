@@ -18,8 +18,6 @@ from tatnet.tracing.findings import Finding, Findings
 from tatnet.tracing.means import mean_share
 from tatnet.tracing.nodes import Node, ends_fresh, wholes
 
-__all__ = ["Network", "Node"]
-
 
 class Network:
   """Builds nodes and keeps what must be known across the model."""
@@ -168,8 +166,9 @@ class Network:
     if abs(factor - 1) > tolerance:
       # A factor on the raw input is preprocessing, or the weight of a branch.
       scaled = [c * node.input_factor for node, c in kept.items()]
-      if abs(math.sqrt(sum(c**2 for c in scaled)) - 1) <= tolerance:
-        values, factor = scaled, math.sqrt(sum(c**2 for c in scaled))
+      scaled_factor = math.sqrt(sum(c**2 for c in scaled))
+      if abs(scaled_factor - 1) <= tolerance:
+        values, factor = scaled, scaled_factor
     finding = self._dependence(nodes, place)
     made = tuple((node, c / factor) for node, c in zip(nodes, values, strict=True))
     node = Node("sum", terms=made, place=place, finding=finding)
@@ -228,20 +227,13 @@ class Network:
     """Number of nonlinear layers before a node, and in it."""
     return sum(node.kind == "nonlinear" for node in _ancestors([end]))
 
-  def topology(self, end: Node, wanted: bool = True) -> Topology:
-    """The network up to a node; what layers or that node read and has no map is reported.
-
-    Args:
-      end: the node.
-      wanted: whether the node itself is what the network is for.
-    """
-    for node in _ancestors([*self._live, *([end] if wanted else [])]):
+  def topology(self, end: Node) -> Topology:
+    """The network up to a node; what layers or that node read and has no map is reported."""
+    for node in _ancestors([*self._live, end]):
       if node.finding is not None:
         self.findings.add(node.finding)
     nodes = _ancestors([end])
-    followed = {
-      source for node in nodes if node.kind == "nonlinear" for source in _ancestors([node])
-    }
+    followed = set(_ancestors([node for node in nodes if node.kind == "nonlinear"]))
     values: dict[Node, int] = {}
     steps: list[Step] = []
     for node in nodes:
