@@ -14,7 +14,7 @@ from tatnet.shaping.global_maps import layers_of, map_of_each_layer
 from tatnet.shaping.method import Method, as_number, as_rectifier, is_leaky
 from tatnet.shaping.reach import NoSolutionError, Target, nearest_reachable, out_of_reach
 from tatnet.shaping.rectifier_moments import RectifierMoments
-from tatnet.shaping.roots import bracketed_root
+from tatnet.shaping.roots import bracketed_root, root_above
 from tatnet.shaping.solver import solve
 
 # The slope of a centred, unshifted ReLU's C map at 1; where its shift changes sign.
@@ -92,17 +92,13 @@ class DKS(Method):
         topology.maximum(1.0, map_of_each_layer(topology, lambda y: psi * y, "c_slope")) - self.zeta
       )
 
-    floor = excess(1.0)
-    high = self.zeta
-    while excess(high) < 0 and high < 1e9:
-      high *= 2
-    if not floor < 0 <= excess(high):
+    psi = root_above(excess, 1.0, self.zeta)
+    if psi is None:
       raise ValueError(
         f"zeta={self.zeta} is out of reach for {layers_of(topology)}: with linear layers their slope"
-        f" is {floor + self.zeta:.6g}. Choose a larger zeta, and check a hand-written f(x, r): it"
+        f" is {excess(1.0) + self.zeta:.6g}. Choose a larger zeta, and check a hand-written f(x, r): it"
         " must apply r in every nonlinear layer."
       )
-    psi = bracketed_root(excess, 1.0, high)
     return LocalConditions(c_slope=psi, q_slope=self.q_slope, c0=0.0)
 
 

@@ -7,6 +7,25 @@ take in a fresh process.
 import math
 from collections.abc import Callable
 
+_HIGHEST = 1e9
+
+
+def root_above(f: Callable[[float], float], low: float, high: float) -> float | None:
+  """The root of an increasing f above a point where it is negative; None if there is none.
+
+  Args:
+    f: the function.
+    low: the point.
+    high: a first guess of a point behind the root, which doubles until it is one.
+  """
+  if not f(low) < 0:
+    return None
+  while not f(high) >= 0:
+    if not high < _HIGHEST:
+      return None
+    high *= 2
+  return bracketed_root(f, low, high)
+
 
 def bracketed_root(f: Callable[[float], float], low: float, high: float) -> float:
   """The root of a continuous f with a sign change between low and high.

@@ -22,7 +22,7 @@ from tatnet.shaping.global_maps import (
 )
 from tatnet.shaping.method import RECTIFIERS, Method, as_number, as_rectifier, is_leaky
 from tatnet.shaping.reach import NoSolutionError, Target, out_of_reach
-from tatnet.shaping.roots import bracketed_root
+from tatnet.shaping.roots import bracketed_root, root_above
 from tatnet.shaping.solver import solve
 
 _ROUNDS = 60
@@ -164,15 +164,12 @@ class TAT(Method):
     def excess(kappa):
       return largest_curvature(topology, kappa, c0) - self.tau
 
-    floor, high = excess(0.0), self.tau
-    while excess(high) < 0 and high < 1e9:
-      high *= 2
-    if not floor < 0 <= excess(high):
+    kappa = root_above(excess, 0.0, self.tau)
+    if kappa is None:
       raise ValueError(
         f"tau={self.tau} is out of reach for {layers_of(topology)}: without a contribution of the"
-        f" activation they have a curvature of {floor + self.tau:.6g}. Choose tau above it, and check"
+        f" activation they have a curvature of {excess(0.0) + self.tau:.6g}. Choose tau above it, and check"
         " a hand-written f(x, r): it must apply r in every nonlinear layer and mix with weights"
         " that add to 1."
       )
-    kappa = bracketed_root(excess, 0.0, high)
     return LocalConditions(c_slope=1.0, q_slope=1.0, c_curvature=kappa)

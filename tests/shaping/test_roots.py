@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize
 
-from tatnet.shaping.roots import bracketed_root
+from tatnet.shaping.roots import bracketed_root, root_above
 
 # (function, low, high)
 FUNCTIONS = {
@@ -110,3 +110,13 @@ def evaluations(name):
 def test_smooth_functions_need_far_fewer_evaluations_than_bisection(name):
   # Bisection halves a bracket of width 1 to double precision in 53.
   assert evaluations(name) <= 30
+
+
+@pytest.mark.parametrize("target", [1e-6, 0.3, 40.0, 1e8])
+def test_the_root_above_a_point_is_found_however_far_it_lies(target):
+  assert root_above(lambda x: x**3 - target**3, 0.0, 0.1) == pytest.approx(target, rel=1e-12)
+
+
+@pytest.mark.parametrize("f", [lambda x: -1.0, lambda x: x + 1.0, lambda x: math.nan])
+def test_where_there_is_no_root_above(f):
+  assert root_above(f, 0.0, 1.0) is None
