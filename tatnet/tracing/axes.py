@@ -65,6 +65,11 @@ def reduced(axes: Axes, over: tuple[int, ...]) -> Axes:
   return tuple(axis for i, axis in enumerate(axes) if i not in over)
 
 
+def features(axes: Axes, shape: tuple[int, ...]) -> int:
+  """Number of features of an array."""
+  return math.prod(size for size, label in zip(shape, axes, strict=True) if label == "f")
+
+
 def count(shape: tuple[int, ...], over: tuple[int, ...]) -> int:
   """Number of entries that a reduction adds."""
   return math.prod(shape[i] for i in over)

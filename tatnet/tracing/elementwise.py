@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
 from tatnet.tracing.constants import arithmetic
 from tatnet.tracing.expressions import VARIABLE, Expression
@@ -15,7 +16,7 @@ from tatnet.tracing.program import (
   report_later,
   unreadable,
 )
-from tatnet.tracing.signals import linear, pooled, without_softmax
+from tatnet.tracing.signals import linear, pooled, radius_of, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 
@@ -98,14 +99,9 @@ def _starts_neutral(value: Weights, seen: Equation) -> bool:
   (signal,) = signals
   if signal.node.kind == "normalised" or signal.node.is_raw or signal.node.is_mended:
     return True
-  shape = _shape_of(seen, signal)
-  sizes = [n for n, label in zip(shape, signal.axes, strict=True) if label == "f"]
+  shape = next(s for v, s in zip(seen.inputs, seen.in_shapes, strict=True) if v is signal)
   is_bias = signal.node.kind == "affine" and seen.name in ("add", "add_any")
-  return is_bias and value.size <= max(math.prod(sizes), *shape[-1:])
-
-
-def _shape_of(seen: Equation, signal: Signal) -> tuple[int, ...]:
-  return next(s for v, s in zip(seen.inputs, seen.in_shapes, strict=True) if v is signal)
+  return is_bias and value.size <= max(axis_labels.features(signal.axes, shape), *shape[-1:])
 
 
 _VERB = {"mul": "multiplied by", "div": "divided by", "add": "added to", "sub": "subtracted from"}
@@ -128,9 +124,8 @@ def _dropout(reader: Reader, value: Value, mask: Data, seen: Equation) -> Value:
     return Unreadable()
   signal = linear(reader, signal, seen)
   shape = seen.out_shapes[0]
-  features = math.prod(
-    n for n, label in zip(shape, signal.axes, strict=True) if label == "f"
-  ) if len(shape) == len(signal.axes) else 1  # fmt: skip
+  # Where the operation broadcasts, the signal may have fewer axes than the result.
+  features = axis_labels.features(signal.axes, shape) if len(shape) == len(signal.axes) else 1
   if mask.size and features > 1 and mask.size * features <= math.prod(shape):
     return dropped_path(reader, signal, mask, seen)
   if not 0 < mask.keep < 1:
@@ -235,7 +230,7 @@ def _preprocessed(reader: Reader, seen: Equation, inputs: list[Value]) -> Signal
 
 
 def _is_linear(signal: Signal) -> bool:
-  return signal.is_linear or expressions.as_line(signal.expression) is not None
+  return signal.is_linear or expressions.as_line(signal.expression, radius_of(signal)) is not None
 
 
 def _aligned(a: Signal, b: Signal) -> bool:

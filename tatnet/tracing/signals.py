@@ -82,6 +82,11 @@ def root_mean_square(signal: Signal) -> float:
     return float(np.sqrt(w @ expressions.evaluate(signal.expression, signal.coefficient * z) ** 2))
 
 
+def radius_of(signal: Signal) -> float:
+  """How far from 0 the values lie that an expression of a signal is applied to."""
+  return quadrature.RADIUS * (abs(signal.coefficient) or 1.0)
+
+
 def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]:
   """The node whose multiple a signal is; a nonlinear expression becomes a layer.
 
@@ -91,7 +96,7 @@ def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]
   node, scale = signal.node, signal.coefficient
   if signal.is_linear:
     return node, scale
-  radius = quadrature.RADIUS * (abs(scale) or 1.0)
+  radius = radius_of(signal)
   line = expressions.as_line(signal.expression, radius)
   if line is not None:
     slope, offset = line
