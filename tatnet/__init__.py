@@ -12,6 +12,7 @@ kernel is well behaved at initialisation (TAT, DKS; EOC as the baseline):
 import importlib
 import importlib.metadata
 
+from tatnet.attention import AttentionSchedule, attention_schedule
 from tatnet.initializers import ScaledUniformOrthogonal, scaled_uniform_orthogonal
 from tatnet.layer import (
   Activation,
@@ -55,6 +56,7 @@ __all__ = [
   "EOC",
   "TAT",
   "Activation",
+  "AttentionSchedule",
   "LocalMaps",
   "LocalValues",
   "ScaledUniformOrthogonal",
@@ -64,6 +66,7 @@ __all__ = [
   "TransformedActivation",
   "activation_names",
   "adaptive_kfac",
+  "attention_schedule",
   "centring",
   "chain",
   "cmap",

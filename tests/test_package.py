@@ -13,6 +13,7 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "tatnet"
 ROOMS = [
   {"layer", "network"},
   {"shaping", "initializers", "preprocessing"},
+  {"attention"},
   {"tracing"},
   {"nets", "optim"},
   {"diagnostics", "training"},

@@ -40,10 +40,17 @@ class LinearMap(Topology):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Mixing(LinearMap):
-  """An attention layer in whose kernel all tokens have one cosine; built by `mixing`."""
+  """An attention layer in whose kernel all tokens have one cosine; built by `mixing`.
 
-  step: float
+  Layers are equal when their steps are to nine decimals, as weights of sums are.
+  """
+
+  step: float = dataclasses.field(compare=False)
   where: str | None = dataclasses.field(default=None, compare=False)
+  rounded: float = dataclasses.field(init=False)
+
+  def __post_init__(self):
+    object.__setattr__(self, "rounded", round(self.step, 9))
 
   def line(self, r):
     del r
