@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -141,6 +142,16 @@ def test_eight_devices_are_as_one(whole, environment, tmp_path):
   code, _, err = train(environment, tmp_path / "run", XLA_FLAGS=xla_flags(devices=8))
   assert code == 0, err
   assert_as_one(tmp_path / "run", whole[0])
+
+
+def test_eight_devices_go_on_where_one_was_killed(whole, environment, tmp_path):
+  folder = tmp_path / "run"
+  shutil.copytree(whole[0], folder)
+  shutil.rmtree(folder / "checkpoints" / "12")
+  code, _, err = train(environment, folder, "--resume", XLA_FLAGS=xla_flags(devices=8))
+  assert code == 0, err
+  assert Checkpoints(folder / "checkpoints").steps() == [8, 12]
+  assert_as_one(folder, whole[0])
 
 
 def test_two_processes_are_as_one(whole, environment, tmp_path):
