@@ -1,0 +1,1 @@
+"""What `accelerator.py` measures on one device: a part a file, each by a function `measure`."""
