@@ -3,14 +3,9 @@
 from tatnet.optim.adaptive import AdaptiveKfacState, adaptive_kfac
 from tatnet.optim.alias import kfac
 from tatnet.optim.combined_losses import Joint, MeanOverLocations, Weighted
-from tatnet.optim.evaluate import Evaluation, Factors, value_grad_and_factors
-from tatnet.optim.kfac import (
-  ScaleByKfacState,
-  curvature_by_layer,
-  factors_due,
-  mean_factors,
-  scale_by_kfac,
-)
+from tatnet.optim.evaluate import Evaluation, value_grad_and_factors
+from tatnet.optim.factors import Factors, mean_factors
+from tatnet.optim.kfac import scale_by_kfac
 from tatnet.optim.losses import (
   Loss,
   NegativeLogLikelihood,
@@ -18,6 +13,7 @@ from tatnet.optim.losses import (
   SoftmaxCrossEntropy,
   SquaredError,
 )
+from tatnet.optim.state import ScaleByKfacState, curvature_by_layer, factors_due
 from tatnet.optim.taps import Observer
 
 __all__ = [

@@ -9,8 +9,8 @@ import optax
 from tatnet.optim.alias import are_weights
 from tatnet.optim.batch_model import BatchModel
 from tatnet.optim.blocks import Uncovered
-from tatnet.optim.evaluate import Factors
-from tatnet.optim.kfac import ScaleByKfacState, scale_by_kfac, value_of
+from tatnet.optim.factors import Factors
+from tatnet.optim.kfac import scale_by_kfac
 from tatnet.optim.quadratic import (
   Quadratic,
   adapted_damping,
@@ -25,7 +25,9 @@ from tatnet.optim.settings import (
   MOMENTUM,
   NOT_NEGATIVE,
   check_settings,
+  value_of,
 )
+from tatnet.optim.state import ScaleByKfacState
 
 # Of the trace of the curvature: where the damping starts. Its largest eigenvalue is some
 # ten times that.

@@ -17,6 +17,11 @@ from tatnet.optim.symmetric import diagonal, inverse_of, moved
 Uncovered = Literal["error", "identity"]
 Arrays = Mapping[str, jax.Array]
 _SIDES = ("inputs", "outputs")
+_SAME_OPTION = (
+  "Pass uncovered='identity' to let their gradients pass unchanged, or give them to another"
+  " optimiser by optax.partition."
+)
+_NOTHING_COVERED = "There is no layer for K-FAC: expected at least one that it knows."
 DENSE_UP_TO = 8192  # a moment of 256 MiB, and as much work as thousands of smaller ones
 
 
@@ -250,6 +255,18 @@ def _kronecker_block(
   sizes = {"inputs": math.prod(weight[:-1]), "outputs": weight[-1]}
   large = tuple(side for side, size in sizes.items() if not is_dense(size, dense_up_to))
   return KroneckerBlock(name, weight, "b" in shapes, layers, frozen, large)
+
+
+def covered_blocks(
+  layers: Mapping[str, Mapping[str, Any]], dense_up_to: int, uncovered: Uncovered
+) -> dict[str, Block]:
+  """Blocks of all layers; raises for what is of no known layer unless it may pass."""
+  covered, names = blocks_of(layers, dense_up_to)
+  if names and (uncovered == "error" or not covered):
+    listed = "\n".join(f"  {name}" for name in names)
+    remedy = _SAME_OPTION if covered else _NOTHING_COVERED
+    raise ValueError(f"K-FAC does not cover these parameters:\n{listed}\n{remedy}")
+  return covered
 
 
 def checked_limit(dense_up_to: Any) -> int:

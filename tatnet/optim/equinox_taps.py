@@ -9,8 +9,8 @@ import jax
 
 from tatnet.optim.equinox_layers import NORMALIZATIONS, is_layer, name_of
 from tatnet.optim.layer_taps import LayerTaps
+from tatnet.optim.patches import window_of
 from tatnet.optim.runs import Run
-from tatnet.optim.taps import window_of
 
 
 def is_model(network: Any) -> bool:

@@ -11,25 +11,13 @@ import numpy as np
 from tatnet.optim.adapters import run_type
 from tatnet.optim.batch_model import BatchModel, Options, Program, split_options
 from tatnet.optim.blocks import Uncovered, check_uncovered, checked_limit
+from tatnet.optim.factors import Factors, dtype_of
 from tatnet.optim.losses import Loss, fisher_sample, hessian_root
 from tatnet.optim.meshes import varying_like
-from tatnet.optim.taps import Observer, Sharing
+from tatnet.optim.moments import Sharing
+from tatnet.optim.taps import Observer
 
 Curvature = Literal["fisher", "gauss-newton", "empirical"]
-
-
-class Factors(NamedTuple):
-  """Curvature statistics of one batch.
-
-  Attributes:
-    weight: 1, or 0 where the pass was asked to leave them out. Factors of several
-      batches may be averaged; the optimiser divides by the averaged weight.
-    layers: for each layer its second moments by name: "inputs" and "outputs" of
-      layers and embeddings, or their diagonals, "scale" and "offset" of normalisations.
-  """
-
-  weight: jax.Array
-  layers: dict[str, dict[str, jax.Array]]
 
 
 class Evaluation(NamedTuple):
@@ -236,15 +224,3 @@ def _batch_size(inputs: tuple) -> int:
       " that agree in the size of the batch."
     )
   return sizes.pop()
-
-
-def dtype_of(params) -> jnp.dtype:
-  """Factors have the precision of the parameters, and at least 32 bits."""
-  leaves = jax.tree.leaves(params)
-  for leaf in leaves:
-    if not hasattr(leaf, "dtype"):
-      raise TypeError(
-        f"The parameters hold {leaf!r}; expected arrays only. Of a model of Equinox these are"
-        " eqx.filter(model, eqx.is_inexact_array)."
-      )
-  return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in leaves))

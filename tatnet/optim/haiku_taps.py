@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import jmp
 
 from tatnet.optim.blocks import is_dense
+from tatnet.optim.dummies import Plan, Tap
+from tatnet.optim.patches import window_of
 from tatnet.optim.runs import Run, Shapes
-from tatnet.optim.taps import Observer, Plan, Tap, window_of
+from tatnet.optim.taps import Observer
 from tatnet.optim.uses import Look
 
 _TAP = "kfac_tap"

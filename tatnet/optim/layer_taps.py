@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 
+from tatnet.optim.dummies import Tap
 from tatnet.optim.patches import Window
-from tatnet.optim.taps import Observer, Tap
+from tatnet.optim.taps import Observer
 
 Call = Callable[[jax.Array], jax.Array]
 _SHAPES = "has weights of the shape {}, not of one layer {}: stacks of layers are not taken apart"

@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 
 from tatnet.optim.layer_taps import LayerTaps
+from tatnet.optim.patches import window_of
 from tatnet.optim.runs import Run
-from tatnet.optim.taps import window_of
 
 _NORMALIZATIONS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm)
 

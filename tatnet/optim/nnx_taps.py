@@ -12,8 +12,8 @@ from flax import nnx
 from tatnet.optim.layer_taps import LayerTaps
 from tatnet.optim.layers import path_of
 from tatnet.optim.linen_taps import unsupported_convolution
+from tatnet.optim.patches import window_of
 from tatnet.optim.runs import Run
-from tatnet.optim.taps import window_of
 
 _NORMALIZATIONS = (nnx.LayerNorm, nnx.RMSNorm, nnx.GroupNorm, nnx.BatchNorm)
 _active: contextvars.ContextVar[LayerTaps] = contextvars.ContextVar("layer_taps")

@@ -129,3 +129,23 @@ def _shifted_moment(columns: jax.Array, size: int, dilation: int, count: int) ->
 def wide(x: jax.Array) -> jnp.dtype:
   """Sums are kept in at least 32 bits."""
   return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def window_of(space_shape, size, stride, padding, dilation) -> Window:
+  """The geometry of a convolution of inputs ``[*space]``."""
+  space = len(size)
+
+  def each(value) -> tuple[int, ...]:
+    return (value,) * space if isinstance(value, int) else tuple(value)
+
+  stride, dilation = each(stride), each(dilation)
+  if isinstance(padding, str):
+    reach = tuple((k - 1) * d + 1 for k, d in zip(size, dilation, strict=True))
+    padding = jax.lax.padtype_to_pads(space_shape, reach, stride, padding)
+  return Window(tuple(size), stride, dilation, tuple((int(a), int(b)) for a, b in padding))
+
+
+def strided(x: jax.Array, window: Window) -> jax.Array:
+  """What a window of one location sees."""
+  steps = (slice(None, None, stride) for stride in window.stride)
+  return padded(x, window)[(slice(None), *steps)]

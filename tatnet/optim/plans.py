@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from tatnet.optim.dummies import Plan, Seen, Tap
 from tatnet.optim.layers import places_of
 from tatnet.optim.rows import Lost
-from tatnet.optim.taps import Observer, Plan, Seen, Tap
+from tatnet.optim.taps import Observer
 from tatnet.optim.uses import Look, Use, uses_in
 
 Arrays = Mapping[str, jax.Array]

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from tatnet.optim.blocks import Block, Uncovered, blocks_of
+from tatnet.optim.dummies import Tap
 from tatnet.optim.layers import as_layers
 from tatnet.optim.plans import finished, plan_taps
-from tatnet.optim.taps import Observer, Tap
+from tatnet.optim.taps import Observer
 
 Shapes = dict[str, dict[str, tuple[int, ...]]]
 

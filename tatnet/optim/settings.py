@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 # Of numbers that an optimiser computes with in float32, products of two included.
 _SMALLEST, _LARGEST = 1e-18, 1e18
@@ -96,3 +97,13 @@ def check_mesh(mesh: Any) -> None:
   """Raises TypeError unless it is a mesh or None."""
   if mesh is not None and not isinstance(mesh, jax.sharding.Mesh):
     raise TypeError(f"mesh={shown(mesh)}; expected what jax.make_mesh makes, or None.")
+
+
+def value_of(number: optax.ScalarOrSchedule, count: jax.Array) -> jax.Array | float:
+  """A number, or that of a schedule after as many updates."""
+  return number(count) if callable(number) else number
+
+
+def whole(number: jax.Array | float) -> jax.Array:
+  """A number of updates; one that was injected as a hyperparameter has the parameters' dtype."""
+  return jnp.round(jnp.asarray(number, jnp.float32)).astype(jnp.int32)

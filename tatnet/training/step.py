@@ -10,8 +10,8 @@ import optax
 from tatnet.optim.adaptive import AdaptiveKfacState
 from tatnet.optim.alias import MomentumState
 from tatnet.optim.evaluate import value_grad_and_factors
-from tatnet.optim.kfac import ScaleByKfacState, factors_due
 from tatnet.optim.losses import Loss
+from tatnet.optim.state import ScaleByKfacState, factors_due
 from tatnet.training.state import TrainState
 
 Batch = dict[str, jax.Array]
