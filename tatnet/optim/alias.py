@@ -9,7 +9,7 @@ import optax
 from tatnet.optim.blocks import Uncovered
 from tatnet.optim.kfac import scale_by_kfac
 from tatnet.optim.layers import places_of
-from tatnet.optim.quadratic import inner_products
+from tatnet.optim.quadratic import dot
 from tatnet.optim.settings import MOMENTUM, NOT_NEGATIVE, RATE, check_settings
 
 
@@ -144,7 +144,7 @@ def _watched_momentum(momentum) -> optax.GradientTransformationExtraArgs:
   def update(updates, state, params=None, *, gradients, **extra_args):
     del params, extra_args
     step = jax.tree.map(lambda d, last: (d + momentum * last).astype(d.dtype), updates, state.trace)
-    _, slope, end = inner_products(gradients, step, state.trace)[0]
+    slope, end = dot(gradients, step), dot(gradients, state.trace)
     start = 0.9 * state.start + 0.1 * state.slope
     end = 0.9 * state.end + 0.1 * end
     overshoot = jnp.where(start < 0, -end / jnp.where(start < 0, start, 1.0), 0.0)

@@ -22,7 +22,7 @@ _SAME_OPTION = (
   " optimiser by optax.partition."
 )
 _NOTHING_COVERED = "There is no layer for K-FAC: expected at least one that it knows."
-DENSE_UP_TO = 8192  # a moment of 256 MiB, and as much work as thousands of smaller ones
+DENSE_UP_TO = 5120  # above the 4608 inputs of the widest convolutions of a ResNet
 
 
 @dataclasses.dataclass(frozen=True)

@@ -73,7 +73,7 @@ def value_grad_and_factors(
     uncovered: "error", or "identity" for parameters that K-FAC does not know:
       their gradients then pass unchanged.
     dense_up_to: size of the largest side, of inputs or outputs, that has a dense moment;
-      of a larger one only the diagonal is made. None for 8192. Give the optimiser the same.
+      of a larger one only the diagonal is made. None for 5120. Give the optimiser the same.
 
   Returns:
     A function ``(params, inputs, targets, *, state=None, key=None, refresh=True,

@@ -52,12 +52,18 @@ class Group:
     if self.is_single:
       name = self.names[0]
       return {name: {**like[name], **stacks}}
+    # Numbers behind a barrier are not known to the compiler: of slices at known places each
+    # would be a kernel of its own, and slow to compile; these are one.
+    places = jax.lax.optimization_barrier([jnp.int32(i) for i, _ in enumerate(self.names)])
     return {
       name: {
         **like[name],
-        **{key: _like(stack[i], like[name][key]) for key, stack in stacks.items()},
+        **{
+          key: _like(jax.lax.dynamic_index_in_dim(stack, i, keepdims=False), like[name][key])
+          for key, stack in stacks.items()
+        },
       }
-      for i, name in enumerate(self.names)
+      for i, name in zip(places, self.names, strict=True)
       if name in like
     }
 

@@ -67,7 +67,7 @@ def scale_by_kfac(
     learning_rate: eta, for the norm constraint.
     uncovered: "error", or "identity" for parameters that are not of a known layer.
     dense_up_to: size of the largest side, of inputs or outputs, that has a dense moment
-      and an inverse; a larger one (a vocabulary) is kept as its diagonal. None for 8192.
+      and an inverse; a larger one (a vocabulary) is kept as its diagonal. None for 5120.
       Give `value_grad_and_factors` the same.
     mesh: devices to spread the inversions over.
 

@@ -5,6 +5,7 @@ With directions :math:`v_i`, gradient g and curvature C, the loss after the step
 :math:`b_i = g^T v_i` and :math:`A_{ij} = v_i^T C v_j`.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,25 +33,18 @@ class Quadratic(NamedTuple):
 def inner_products(*trees: Any) -> jax.Array:
   """All inner products of trees, ``[k, k]``, in at least 32 bits.
 
-  Leaves of one shape are one product: a sum for each of them would be a kernel to
-  compile for each.
-
   Example:
     >>> from tatnet.optim.quadratic import inner_products
     >>> print(inner_products({"w": jnp.array([1.0, 2])}, {"w": jnp.array([0.0, 3])}))
     [[5. 6.]
      [6. 9.]]
   """
-  alike: dict[tuple, list[tuple]] = {}
-  for leaves in zip(*map(jax.tree.leaves, trees), strict=True):
-    alike.setdefault(tuple(leaf.shape for leaf in leaves), []).append(leaves)
-  total = jnp.zeros([len(trees)] * 2)
-  for members in alike.values():
-    wide = jnp.result_type(jnp.float32, *members[0])
-    rows = [jnp.stack(leaves).astype(wide).reshape(-1) for leaves in zip(*members, strict=True)]
-    rows = jnp.stack(jax.lax.optimization_barrier(rows))
-    total += jnp.matmul(rows, rows.T, precision="highest")
-  return total
+  count = len(trees)
+  pairs = [(i, j) for i in range(count) for j in range(i + 1)]
+  values = _sums_of_products(trees, pairs)
+  found = dict(zip(pairs, values, strict=True))
+  rows = [[found[max(i, j), min(i, j)] for j in range(count)] for i in range(count)]
+  return jnp.array(rows)
 
 
 def dot(a: Any, b: Any) -> jax.Array:
@@ -61,7 +55,22 @@ def dot(a: Any, b: Any) -> jax.Array:
     >>> print(dot({"w": jnp.array([1.0, 2])}, {"w": jnp.array([0.0, 3])}))
     6.0
   """
-  return inner_products(a, b)[0, 1]
+  return _sums_of_products((a, b), [(0, 1)])[0]
+
+
+def _sums_of_products(trees: Sequence[Any], pairs: Sequence[tuple[int, int]]) -> jax.Array:
+  """Inner products of some pairs of trees.
+
+  Leaf by leaf, where it lies: one product of all leaves would copy them first. Leaves of
+  one shape have the same kernel, which is compiled once.
+  """
+  sums = [jnp.zeros(len(pairs))]
+  for leaves in zip(*map(jax.tree.leaves, trees), strict=True):
+    wide = jnp.result_type(jnp.float32, *leaves)
+    leaves = [leaf.astype(wide) for leaf in leaves]
+    sums.append(jnp.stack([jnp.sum(leaves[i] * leaves[j]) for i, j in pairs]))
+  # Behind a barrier, or each kernel would add up what the one before has found.
+  return jnp.stack(jax.lax.optimization_barrier(sums)).sum(0)
 
 
 def minimizer(
