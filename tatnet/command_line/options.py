@@ -121,6 +121,11 @@ def named_network(name: str, arguments: argparse.Namespace) -> "Network":
   check_depth(arguments.depth)
   sizes = inspect.signature(nets.architecture_of(name)).parameters
   architecture, _, baseline = name.partition("-")
+  if architecture in nets.TRANSFORMERS:
+    raise CommandError(
+      f"{name!r} is a transformer, whose attention is planned with its sizes; expected another network."
+      " Take tatnet.nets.create and tatnet.trace in Python for transformers."
+    )
   if baseline:
     raise CommandError(
       f"{name!r} is a baseline, which brings its activation, method and sums along; expected an"

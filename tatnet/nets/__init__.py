@@ -10,6 +10,14 @@ from the description it is built from. `create` builds one by name.
 (2, 10)
 """
 
+from tatnet.nets.attention import (
+  CutSkipStart,
+  IdentityStart,
+  KeyValueCache,
+  MimeticStart,
+  ShapedAttention,
+  SoftmaxStart,
+)
 from tatnet.nets.cifar import CifarResNet, PreActResNet
 from tatnet.nets.fast_init import fast_init
 from tatnet.nets.gaussian import HeNormal, SmallNormal
@@ -21,21 +29,37 @@ from tatnet.nets.registry import BASELINES, Network, architecture_of, create, na
 from tatnet.nets.residual import Block, ResidualNetwork
 from tatnet.nets.resnet import ResNet
 from tatnet.nets.shortcuts import pooled
+from tatnet.nets.transformer import Transformer, TransformerBlock, UnitRows, VisionTransformer
+from tatnet.nets.transformer_plan import TransformerPlan
+from tatnet.nets.transformer_registry import TRANSFORMER_BASELINES, TRANSFORMERS
 
 __all__ = [
   "BASELINES",
   "MLP",
+  "TRANSFORMERS",
+  "TRANSFORMER_BASELINES",
   "Block",
   "CifarResNet",
+  "CutSkipStart",
   "HeNormal",
   "IdentityResNet",
+  "IdentityStart",
+  "KeyValueCache",
+  "MimeticStart",
   "Network",
   "Options",
   "PReLU",
   "PreActResNet",
   "ResNet",
   "ResidualNetwork",
+  "ShapedAttention",
   "SmallNormal",
+  "SoftmaxStart",
+  "Transformer",
+  "TransformerBlock",
+  "TransformerPlan",
+  "UnitRows",
+  "VisionTransformer",
   "architecture_of",
   "create",
   "fast_init",

@@ -24,8 +24,8 @@ from tatnet.nets.identity import IdentityResNet
 from tatnet.nets.mlp import MLP
 from tatnet.nets.options import NetworkOptions
 from tatnet.nets.prelu import PReLU
-from tatnet.nets.residual import ResidualNetwork
 from tatnet.nets.resnet import BLOCKS, ResNet
+from tatnet.nets.transformer_registry import TRANSFORMER_BASELINES, TRANSFORMERS, solved
 from tatnet.network.nodes import Topology
 from tatnet.shaping.eoc import EOC
 from tatnet.shaping.tat import TAT
@@ -36,7 +36,7 @@ from tatnet.shaping.transform import transform_activation
 class _Architecture:
   """A network class, the depths that have a name, and settings of its own."""
 
-  network: type[ResidualNetwork]
+  network: type[hk.Module]
   depths: tuple[int, ...] = ()
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   of_baselines: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
@@ -57,6 +57,7 @@ _ARCHITECTURES = {
   "identity_resnet": _Architecture(
     IdentityResNet, (56, 34), settings={"activation": jax.nn.relu, "shortcut_weight": None}
   ),
+  **{name: _Architecture(network) for name, network in TRANSFORMERS.items()},
 }
 
 # What distinguishes each baseline of the papers from a network shaped by TAT.
@@ -151,9 +152,17 @@ def names() -> list[str]:
     (True, True)
   """
   plain = [
-    f"{stem}{depth}" for stem, entry in _ARCHITECTURES.items() for depth in entry.depths or ("",)
+    f"{stem}{depth}"
+    for stem, entry in _ARCHITECTURES.items()
+    for depth in entry.depths or ("",)
+    if stem not in TRANSFORMERS
   ]
-  return [name + suffix for name in plain for suffix in ("", *(f"-{key}" for key in BASELINES))]
+  return [
+    name + suffix
+    for every, baselines in ((plain, BASELINES), (TRANSFORMERS, TRANSFORMER_BASELINES))
+    for name in every
+    for suffix in ("", *(f"-{key}" for key in baselines))
+  ]
 
 
 def create(name: str, num_classes: int, **options: Any) -> Network:
@@ -167,7 +176,10 @@ def create(name: str, num_classes: int, **options: Any) -> Network:
       method: `TAT`, `DKS` or `EOC`. By default ``TAT()`` for a name; a function is
       taken as it is.
       The others are those of the network: `Options`, and `version`, or `width` and
-      `depth`.
+      `depth`. Of a transformer, `depth`, `width`, `heads` and `context` (and `patch`) are needed;
+      `step` is that of its attention layers, by default such that attention alone brings
+      cosines from 0 to 0.2, and `input_cosine` that of the tokens; the method is
+      ``TAT(0.5)`` by default.
 
   Returns:
     A `Network`.
@@ -187,6 +199,9 @@ def create(name: str, num_classes: int, **options: Any) -> Network:
     (50, 0)
   """
   architecture, baseline, depth = _parse(name)
+  if architecture.network in TRANSFORMERS.values():
+    found = solved(architecture.network, baseline, options)
+    return _built(name, architecture.network, num_classes, found.settings, found.topology)
   of_topology = tuple(inspect.signature(architecture.network.topology).parameters)
   settings = _DEFAULTS | dict(architecture.settings)
   if baseline:
@@ -206,14 +221,19 @@ def create(name: str, num_classes: int, **options: Any) -> Network:
   elif isinstance(activation, str):
     activation = as_transformed(activation)
   settings["activation"] = activation
+  return _built(name, architecture.network, num_classes, settings, topology)
+
+
+def _built(
+  name: str, module: type[hk.Module], num_classes: int, settings: dict, topology: Topology | None
+) -> Network:
+  """The network of a class and its arguments."""
 
   def forward(x, is_training=False):
-    return architecture.network(num_classes=num_classes, **settings)(x, is_training)
+    return module(num_classes=num_classes, **settings)(x, is_training)
 
   # Settings that do not go together are refused here, not at the first use.
-  hk.transform_with_state(lambda: architecture.network(num_classes=num_classes, **settings)).init(
-    None
-  )
+  hk.transform_with_state(lambda: module(num_classes=num_classes, **settings)).init(None)
   network = hk.transform_with_state(forward)
   draw = fast_init(forward)
 
@@ -224,15 +244,15 @@ def create(name: str, num_classes: int, **options: Any) -> Network:
     name,
     init,
     network.apply,
-    activation,
+    settings["activation"],
     topology,
-    architecture.network,
+    module,
     num_classes,
     MappingProxyType(settings),
   )
 
 
-def architecture_of(name: str) -> type[ResidualNetwork]:
+def architecture_of(name: str) -> type[hk.Module]:
   """The class of a named network, whose signature tells what it takes.
 
   Args:
@@ -253,12 +273,14 @@ def _parse(name: str) -> tuple[_Architecture, str, dict[str, int]]:
   full, _, baseline = name.partition("-")
   stem, depth = re.fullmatch(r"(.*?)(\d*)", full).groups()
   entry = _ARCHITECTURES.get(stem)
-  if entry is None or bool(depth) != bool(entry.depths) or (baseline or "bn") not in BASELINES:
+  baselines = TRANSFORMER_BASELINES if stem in TRANSFORMERS else BASELINES
+  is_known = not baseline or baseline in baselines
+  if entry is None or bool(depth) != bool(entry.depths) or not is_known:
     close = difflib.get_close_matches(name, names(), n=3)
     hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
     raise ValueError(
       f"create got the network {name!r}; expected one of tatnet.nets.names(): an architecture such"
-      f" as 'resnet50', alone or with a baseline ({', '.join('-' + key for key in BASELINES)})."
+      f" as 'resnet50', alone or with a baseline ({', '.join('-' + key for key in baselines)})."
       f"{hint}"
     )
   return entry, baseline, {"depth": int(depth)} if depth else {}

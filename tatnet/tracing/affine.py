@@ -15,7 +15,7 @@ from tatnet.tracing.program import (
   unreadable,
   without_signal,
 )
-from tatnet.tracing.signals import consumed, linear, pooled, without_softmax
+from tatnet.tracing.signals import consumed, linear, pooled, starts_at_zero, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 
@@ -27,6 +27,8 @@ def dot_general(reader: Reader, seen: Equation) -> list[Value]:
   if not (is_signal(left) or is_signal(right)):
     return _lookup(reader, seen, (left, right))
   if is_signal(left) and is_signal(right):
+    if starts_at_zero(left) or starts_at_zero(right):
+      return [Known(0.0)]  # logits of queries that start at zero
     return _product(reader, seen, left, right)
   (left_over, right_over), (left_batch, right_batch) = seen.parameters["dimension_numbers"]
   signal, weights, side = (left, right, 0) if is_signal(left) else (right, left, 1)
@@ -54,13 +56,16 @@ def dot_general(reader: Reader, seen: Equation) -> list[Value]:
 def _matrix(value: Value, shape, over, batch) -> np.ndarray | None:
   """A constant operand as a matrix [inputs, outputs]; None if it is not known."""
   if isinstance(value, Known):
-    array = np.full(shape, value.value)
+    array = np.broadcast_to(value.value, shape)
   elif isinstance(value, Data) and value.array is not None:
-    array = value.array.astype(np.float64)
+    array = value.array if value.array.dtype == np.float64 else value.array.astype(np.float64)
   else:
     return None
   if batch:
-    return None
+    first = array[tuple(slice(0, 1) if i in batch else slice(None) for i in range(array.ndim))]
+    if not all(array.strides[i] == 0 for i in batch) and not (array == first).all():
+      return None
+    array = first  # the same for all examples and heads
   rest = [i for i in range(len(shape)) if i not in over]
   return array.transpose(*over, *rest).reshape(math.prod(shape[i] for i in over), -1)
 
@@ -224,8 +229,8 @@ def _product(reader: Reader, seen: Equation, left: Value, right: Value) -> list[
       "product of two signals",
       f"{seen.name} multiplies two signals, as attention scores, bilinear layers and an adjacency"
       " among the inputs do",
-      "C maps do not cover it, softmax attention included: leave that part out of the shaped"
-      " network. A matrix that is no signal, such as an adjacency, has to be a constant of the"
+      "C maps do not cover it: leave that part out of the shaped network. Attention is read where its"
+      " queries start at zero: see tatnet.attention. A matrix that is no signal, such as an adjacency, has to be a constant of the"
       " program rather than an input.",
     )
   return [Signal(node, 1.0, axis_labels.of_input(len(seen.out_shapes[0]), 0))]

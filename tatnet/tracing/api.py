@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tatnet.network.nodes import Topology
+from tatnet.tracing import attention
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.initial_values import uniform_outputs
 from tatnet.tracing.program import Equation, Reader, constant
@@ -202,7 +203,7 @@ def _read(apply, params, values: list[Value], inputs, batch_axis: int | None) ->
   program = jax.make_jaxpr(apply)(params, *inputs)
 
   def interpret() -> Topology:
-    reader = Reader(RULES, unknown, _MARKER, activation)
+    reader = Reader(RULES, unknown, {_MARKER: activation, **attention.CALLS})
     arguments = [
       _input(reader, f"input {number}", leaf, batch_axis)
       for number, leaf in enumerate(jax.tree.leaves(inputs))

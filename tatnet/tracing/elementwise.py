@@ -3,10 +3,13 @@
 import dataclasses
 import math
 
+import numpy as np
+
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
 from tatnet.tracing.constants import arithmetic
 from tatnet.tracing.expressions import VARIABLE, Expression
+from tatnet.tracing.mixing import scaled_rows
 from tatnet.tracing.normalisation import batch_normalised, of_statistics, with_statistic
 from tatnet.tracing.program import (
   Equation,
@@ -26,6 +29,8 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
     return [arithmetic(seen)]
   if any(isinstance(value, Unreadable) for value in seen.inputs):
     return unreadable(seen)
+  if any(_is_table(value, seen) for value in seen.inputs):
+    return [_of_signals(reader, seen, [_as_start(reader, value, seen) for value in seen.inputs])]
   inputs = [_initial(value, seen) for value in seen.inputs]
   unknown = [value for value in seen.inputs if _is_unknown(value, seen)]
   for value in unknown:
@@ -47,6 +52,36 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
     combine = with_statistic if signals else of_statistics
     return [combine(reader, seen, inputs, _of_signals, _of_signals_or_gate)]
   return [_of_signals(reader, seen, inputs)]
+
+
+def _is_table(value: Value, seen: Equation) -> bool:
+  """Whether it is a row for each location, as positions are, added where no layer stands before."""
+  if seen.name not in ("add", "add_any") or len(seen.inputs) != 2:
+    return False
+  other = seen.inputs[1 - next(i for i, v in enumerate(seen.inputs) if v is value)]
+  if not isinstance(other, Signal) or other.node.is_raw or other.node.has_layers:
+    return False
+  shape = seen.out_shapes[0]
+  row = max(axis_labels.features(other.axes, shape), *shape[-1:])
+  if isinstance(value, Weights):
+    return value.initial is None and value.size > row
+  if not isinstance(value, Data) or value.kind != "array" or value.array is None:
+    return False
+  is_whole = value.array.ndim > 1 and value.array.size % row == 0
+  return is_whole and bool(np.ptp(value.array.reshape(-1, row), axis=0).any())
+
+
+def _as_start(reader: Reader, value: Value, seen: Equation) -> Value:
+  """A table as a signal that enters the network; rows of parameters are taken to have q = 1."""
+  if not _is_table(value, seen):
+    return value
+  other = next(v for v in seen.inputs if isinstance(v, Signal))
+  array, name, factor = value.array, seen.place, 1.0
+  if isinstance(value, Weights):
+    name, factor = min(value.leaves), value.factor
+  size = 1.0 if array is None else float(np.sqrt(np.mean(array.astype(np.float64) ** 2)))
+  node = reader.network.input(f"the table {name}")
+  return Signal(node, size * factor, other.axes, layout=other.layout)
 
 
 def _initial(value: Value, seen: Equation) -> Value:
@@ -152,6 +187,10 @@ def _with_data(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
   if signal.node.is_raw:  # preprocessing, masks and positions of the input
     return dataclasses.replace(signal, scale=1.0, expression=VARIABLE)
   signal = linear(reader, signal, seen)
+  if seen.name == "mul" and len(inputs) == 2 and data.array is not None:
+    planned = scaled_rows(reader, seen, signal, data.array)
+    if planned is not None:
+      return planned
   if seen.name in ("mul", "div", "select_n"):
     what, remedy = "multiplied by", "keep it out of the network, or use a uniform constant"
   else:
@@ -189,6 +228,11 @@ def _of_signals(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
   if is_sum and (not _aligned(*signals) or all(_is_linear(s) for s in signals)):
     return _sum(reader, seen, signals)
   if len(signals) == 1 and signals[0].is_linear:
+    number = next((value.value for value in inputs if isinstance(value, Known)), None)
+    if seen.name == "mul" and number is not None:
+      planned = scaled_rows(reader, seen, signals[0], number)
+      if planned is not None:
+        return planned
     scaled = _scaled(seen, inputs, signals[0])
     if scaled is not None:
       return scaled

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from tatnet.network.builders import identity
+from tatnet.network.builders import identity, mixing
 from tatnet.tracing.axes import Axes
 from tatnet.tracing.nodes import Node
 from tatnet.tracing.program import Equation, Reader
@@ -12,6 +12,9 @@ from tatnet.tracing.signals import averaged, linear, without_softmax
 from tatnet.tracing.values import Signal, Value
 
 _CLOSE = 1e-5
+_SOME = 64  # rows of attention that are looked at
+_ROUGH = 1e-3
+_WRITTEN = 2e-6
 _FEWEST = 8  # directions, below which q of a random signal is far from its mean
 
 
@@ -82,7 +85,10 @@ def _locations(reader: Reader, seen: Equation, signal: Signal, matrix: np.ndarra
     return _mixed(reader, seen, signal, float(np.abs(sums[0])), mean=signal.node.mean)
   if np.all(matrix >= -_CLOSE * largest) and np.abs(sums - 1).max() <= 1e-3:
     size = round(float(1 / np.mean(np.sum(matrix**2, axis=0))), 1)
-    return averaged(reader, signal, max(size, 1.1), seen.place, signal.layout)
+    average = averaged(reader, signal, max(size, 1.1), seen.place, signal.layout)
+    if matrix.shape[0] == matrix.shape[1]:
+      average.node.rows = matrix.T
+    return average
   norms = np.sqrt(np.sum(matrix**2, axis=0))
   return _reported(
     reader,
@@ -94,6 +100,68 @@ def _locations(reader: Reader, seen: Equation, signal: Signal, matrix: np.ndarra
     " square of the norm where locations have nothing in common, that of the sum where they are"
     " equal",
   )
+
+
+def scaled_rows(
+  reader: Reader, seen: Equation, signal: Signal, scale: float | np.ndarray
+) -> Signal | None:
+  """Averages over tokens behind the scale of each: attention that starts as planned, or None.
+
+  Args:
+    reader: the reader.
+    seen: the multiplication.
+    signal: what is multiplied.
+    scale: a number, or an array of the shape of the result that only tokens tell apart.
+  """
+  rows = signal.node.rows
+  if rows is None or not signal.is_linear:
+    return None
+  if np.ndim(scale):
+    axes = [i for i, step in enumerate(scale.strides) if step and scale.shape[i] > 1]
+    if len(axes) != 1 or scale.shape[axes[0]] != len(rows):
+      return None
+    scale = scale[tuple(slice(None) if i == axes[0] else 0 for i in range(scale.ndim))]
+  step = step_of(signal.coefficient * np.reshape(scale, (-1, 1)) * rows)
+  if step is None:
+    return None
+  (source,) = signal.node.sources
+  return mixed(reader, seen, Signal(source, 1.0, signal.axes), step)
+
+
+def step_of(matrix: np.ndarray) -> float | None:
+  """The step of attention between two kernels of equal off-diagonals; None if it is no such.
+
+  Of ``A ((1 - rho) 1 + rho 11') A'`` every row has q = 1, which says what rho is.
+
+  Args:
+    matrix: A, shape [tokens, tokens].
+  """
+  some = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), _SOME)).round().astype(int))
+  rows = matrix[some].astype(np.float64)
+  sums, squares = rows.sum(1), np.sum(rows**2, axis=1)
+  products = sums[-1] ** 2 - squares[-1]
+  if len(matrix) < 2 or products < _ROUGH:
+    return None
+  before = max(float((1 - squares[-1]) / products), 0.0)
+  kernel = (1 - before) * rows @ rows.T + before * np.outer(sums, sums)
+  others = kernel[~np.eye(len(some), dtype=bool)]
+  if before >= 1 or np.abs(np.diag(kernel) - 1).max() > _ROUGH or np.ptp(others) > _ROUGH:
+    return None
+  step = float((others.mean() - before) / (1 - before))
+  if not 0 < step < 1:
+    return None
+  # As it was written, if rounding to 32 bits is all that lies between.
+  written = (float(f"{step:.{digits}g}") for digits in range(1, 5))
+  return next((number for number in written if abs(number - step) < _WRITTEN), step)
+
+
+def mixed(reader: Reader, seen: Equation, signal: Signal, step: float) -> Signal:
+  """A signal behind attention that moves cosines by a step."""
+  piece = mixing(float(f"{step:.12g}"), where=seen.place)
+  if piece == identity():
+    return signal
+  node = reader.network.passed("mixing", signal.node, seen.place, seen.place, piece=piece)
+  return Signal(node, signal.coefficient * node.corrected, signal.axes)
 
 
 def _mixed(

@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 
+import numpy as np
+
 from tatnet.network.builders import identity, weighted_sum
 from tatnet.network.nodes import Topology
 from tatnet.tracing.findings import Finding
@@ -18,6 +20,7 @@ _TRANSPARENT = (
   "normalised",
   "centred",
   "mixed",
+  "mixing",
   "reported",
 )
 
@@ -28,7 +31,7 @@ class Node:
 
   Attributes:
     kind: "input", "affine", "nonlinear", "sum", "concatenation"; "centred", "normalised",
-      "dropout", "averaged" (over locations), "mixed" (by constants); or "reported".
+      "dropout", "averaged" (over locations), "mixed" (by constants), "mixing" (attention); or "reported".
     sources: the nodes that it is made of.
     piece: topology from a single source to here.
     terms: for sums and concatenations, pairs (node, coefficient on its unit signal).
@@ -40,6 +43,7 @@ class Node:
     keeps_mean: whether it leaves the mean that all features share, as weights over locations do.
     inputs: number of entries that an affine map sums.
     pools: averages over locations behind a nonlinear layer: pairs (place, locations).
+    rows: of an average over tokens with constant weights those weights, [tokens, tokens].
     drops: dropout since the last nonlinear layer: pairs (place, share kept).
     size_unknown: whether q is known only once the activation is solved for.
     input_factor: factor on the raw input that was taken for preprocessing.
@@ -71,6 +75,7 @@ class Node:
   keeps_mean: bool = False
   inputs: int = 0
   pools: frozenset[tuple[str, int]] = frozenset()
+  rows: np.ndarray | None = None
   drops: tuple[tuple[str, float], ...] = ()
   size_unknown: bool = False
   input_factor: float = 1.0

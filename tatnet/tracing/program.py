@@ -1,15 +1,13 @@
 """Walks a jaxpr: calls, loops and branches here, single equations by the rules."""
 
 import dataclasses
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from tatnet.tracing.findings import Finding, Findings
+from tatnet.tracing.folding import evaluated
 from tatnet.tracing.initial_values import as_written
 from tatnet.tracing.network import Network
 from tatnet.tracing.nodes import Node
@@ -54,14 +52,14 @@ class Reader:
     findings: what breaks the rules.
     network: the nodes.
     rules: what to do for each primitive.
-    marker: name of the call that stands for the activation to be solved for.
+    calls: what to do for calls of known names, such as that of the activation to be solved for.
   """
 
-  def __init__(self, rules: dict[str, Rule], fallback: Rule, marker: str, on_marker: Rule):
+  def __init__(self, rules: dict[str, Rule], fallback: Rule, calls: dict[str, Rule]):
     self.findings = Findings()
     self.network = Network(self.findings)
     self.rules = rules
-    self._fallback, self._marker, self._on_marker = fallback, marker, on_marker
+    self.calls, self._fallback = calls, fallback
 
   def run(
     self,
@@ -110,8 +108,8 @@ class Reader:
       place,
       max(_rounding(var.aval) for var in equation.outvars) if equation.outvars else 0.0,
     )
-    if _called(parameters) == self._marker:
-      return self._on_marker(self, seen)
+    if (rule := self.calls.get(_called(parameters))) is not None:
+      return rule(self, seen)
     if (known := folded(equation, inputs)) is not None:
       return known
     if name in _LOOPS:
@@ -203,13 +201,11 @@ def constant(value: Any) -> Value:
     number = float(array.flat[0])
   except (TypeError, ValueError, IndexError):  # random keys, empty arrays
     return Data()
-  uniform = (array == array.flat[0]).all() or (array != array).all()  # or NaN throughout
+  own = array[tuple(slice(None, None if step else 1) for step in array.strides)]
+  uniform = (own == array.flat[0]).all() or (own != own).all()  # or NaN throughout
   if uniform:
     return Known(as_written(array.flat[0]) if number == number else number)
   return Data(array=array)
-
-
-_LARGEST_FOLDED = 1 << 20
 
 
 def folded(equation: Any, inputs: Sequence[Value]) -> list[Value] | None:
@@ -220,27 +216,18 @@ def folded(equation: Any, inputs: Sequence[Value]) -> list[Value] | None:
   jaxprs = any(_is_jaxpr(value) for value in equation.params.values())
   if jaxprs or equation.effects or not all(_is_constant(value) for value in inputs):
     return None
-  sizes = [math.prod(getattr(v.aval, "shape", ())) for v in (*equation.outvars, *equation.invars)]
-  name = equation.primitive.name
-  if max(sizes, default=0) > _LARGEST_FOLDED or name.startswith(("random_", "threefry")):
+  if equation.primitive.name.startswith(("random_", "threefry")):
     return None
   if all(isinstance(value, Known) for value in inputs) and inputs:
     return None  # numbers are followed by the rules, as they were written
   arrays = [
-    np.full(atom.aval.shape, value.value, atom.aval.dtype)
+    np.broadcast_to(np.asarray(value.value, atom.aval.dtype), atom.aval.shape)
     if isinstance(value, Known)
-    else value.array.astype(atom.aval.dtype)
+    else value.array.astype(atom.aval.dtype, copy=False)
     for atom, value in zip(equation.invars, inputs, strict=True)
   ]
-  try:
-    with jax.enable_x64(True), warnings.catch_warnings():
-      warnings.simplefilter("ignore")
-      results = equation.primitive.bind(*arrays, **equation.params)
-  except Exception:  # it needs a mesh, a backend or something else that is not here
-    return None
-  return [
-    constant(result) for result in (results if equation.primitive.multiple_results else [results])
-  ]
+  results = evaluated(equation, arrays)
+  return None if results is None else [constant(result) for result in results]
 
 
 def _is_constant(value: Value) -> bool:

@@ -91,7 +91,8 @@ def _part(seen: Equation, weights: Weights, index: int) -> Weights:
   else:
     return weights
   leaves = frozenset(f"{leaf}[{part}]" for leaf in weights.leaves)
-  return dataclasses.replace(weights, leaves=leaves, size=0, array=None)
+  size = min(math.prod(seen.out_shapes[index]), weights.size) if weights.size else 0
+  return dataclasses.replace(weights, leaves=leaves, size=size, array=None)
 
 
 def _axes_after(seen: Equation, axes, old, new):

@@ -11,7 +11,7 @@ from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.findings import Finding
 from tatnet.tracing.nodes import Node
 from tatnet.tracing.program import Equation, Reader
-from tatnet.tracing.values import Signal, Statistic, Unreadable, Value
+from tatnet.tracing.values import Known, Signal, Statistic, Unreadable, Value
 
 _FAINT, _LOUD = 1e-2, 1e2
 
@@ -32,6 +32,13 @@ def pooled(reader: Reader, value: Value, seen: Equation) -> Value:
     node = reader.network.reported([value.node], finding)
     return Signal(node, 0.0, value.axes)
   return value.pooled() or Unreadable()
+
+
+def starts_at_zero(value: Value) -> bool:
+  """Whether a value is 0 at initialisation."""
+  if isinstance(value, Known):
+    return value.value == 0
+  return isinstance(value, Signal) and value.is_linear and value.scale == 0
 
 
 def averaged(reader: Reader, signal: Signal, size: int, place: str, key) -> Signal:
@@ -68,8 +75,9 @@ def without_softmax(reader: Reader, signal: Signal, seen: Equation) -> Signal:
     "softmax attention",
     seen.place,
     "a signal is mixed by the softmax of another",
-    "attention is not covered by TAT and DKS as implemented here; shape the dense layers by a"
-    " topology written by hand.",
+    "let attention start as it is planned, with queries of zero: tatnet.attention.planned_attention, or"
+    " log_attention and row_scale of a schedule; or as the identity: tatnet.attention.shaped_attention."
+    " Else shape the dense layers by a topology written by hand.",
   )
   node = reader.network.reported([signal.node], finding)
   return Signal(node, 1.0, signal.axes)

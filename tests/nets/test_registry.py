@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 
 import tatnet
-from tatnet.nets import BASELINES, create, names
+from tatnet.nets import BASELINES, TRANSFORMER_BASELINES, create, names
 
 SHALLOWEST = {"mlp": "", "resnet": 18, "cifar_resnet": 20, "preact_resnet": 18}
 SHALLOWEST |= {"identity_resnet": 34}
 MLP = {"width": 16, "depth": 20}
+TRANSFORMER = {"width": 16, "depth": 4, "heads": 2, "context": 6}
 IMAGES = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
 
 
 def built(name, **options):
-  return create(name, 10, **((MLP if name.startswith("mlp") else {}) | options))
+  sizes = {"mlp": MLP, "transformer": TRANSFORMER, "vision_transformer": TRANSFORMER | {"patch": 2}}
+  return create(name, 10, **(sizes.get(name.partition("-")[0], {}) | options))
 
 
 def shapes(network, x=IMAGES):
@@ -33,7 +35,9 @@ def test_every_name_is_created(name):
 
 
 def test_names_are_architectures_with_and_without_baselines():
-  assert len(names()) == len(set(names())) == (1 + 6 + 5 + 6 + 2) * (1 + len(BASELINES))
+  others = [name for name in names() if "transformer" not in name]
+  assert len(others) == len(set(others)) == (1 + 6 + 5 + 6 + 2) * (1 + len(BASELINES))
+  assert len(names()) == len(set(names())) == len(others) + 2 * (1 + len(TRANSFORMER_BASELINES))
   assert {"resnet152", "cifar_resnet110-noshort", "identity_resnet56", "mlp-bn"} <= set(names())
 
 
