@@ -24,7 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
   from tatnet import nets  # Haiku takes a while to import
 
   lines = [name for name in nets.names() if "-" not in name]
-  for kind, baselines in (("each", nets.BASELINES), ("transformers", nets.TRANSFORMER_BASELINES)):
+  for kind, baselines in (
+    ("transformers", nets.TRANSFORMER_BASELINES),
+    ("each of the others", nets.BASELINES),
+  ):
     lines += ["", f"baselines of {kind}: {', '.join('-' + name for name in baselines)}"]
   sys.stdout.write("\n".join(lines) + "\n")
   return 0

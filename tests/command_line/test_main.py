@@ -226,3 +226,11 @@ def test_as_a_process():
   assert failed.returncode == 1
   assert failed.stderr.startswith("tatnet: error: ")
   assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize(
+  "arguments", [["report", "transformer"], ["solve", "tanh", "--network", "transformer"]]
+)
+def test_transformers_are_described_in_python(arguments, capsys):
+  assert main(arguments) == 2
+  assert "tatnet.nets.create" in capsys.readouterr().err
