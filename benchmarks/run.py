@@ -22,6 +22,7 @@ SCRIPTS = {
   "solve": [],
   "trace": [],
   "trace_battery": [],
+  "attention": [],
   "networks": [],
   "kfac": [],
   "train_loop": [],

@@ -229,7 +229,7 @@ MODELS = [
     signals(32, also=(jnp.linspace(0, 50, 4),)),
     finding=RAW + "|constant",
   ),
-  models.haiku("fixed positions", "positions", with_positions, tokens(6), finding="constant"),
+  models.haiku("fixed positions", "positions", with_positions, tokens(6), finding="sum"),
   models.haiku(
     "learned positions",
     "positions",

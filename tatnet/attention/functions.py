@@ -3,13 +3,15 @@
 All take queries, keys and values ``[batch, tokens, heads, size]`` and return what values are.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tatnet.attention.bias import NEVER, logits_bias
+from tatnet.attention.bias import NEVER, Rule, logits_bias, rule_of, tabulated
 from tatnet.attention.layer import AttentionLayer
 from tatnet.layer.fields import shown
 
@@ -78,15 +80,31 @@ def planned_attention(
     )
   _check_reading("planned_attention", queries, keys, layer.causal, first)
 
-  def attend(queries, keys, values, step):
-    del step  # for trace, which so knows what the bias says
-    bias, scale = logits_bias(layer, queries.shape[1], keys.shape[1], mask, first)
+  rule, numbers = rule_of(layer, keys.shape[1])
+  if rule is tabulated and mask is not None:
+    raise ValueError(
+      f"planned_attention got a mask and {layer!r}, whose symmetric roots are for sequences of one"
+      " length; expected no mask. Take a causal layer, or a uniform one, which know what to do"
+      " where tokens are missing."
+    )
+  # The step tells trace what the bias says.
+  step = np.float64(getattr(layer, "step", math.nan))
+  return _planned_call(rule)(numbers, mask, jnp.int32(first), queries, keys, values, step)
+
+
+@functools.cache
+def _planned_call(rule: Rule) -> Callable[..., jax.Array]:
+  """The program of all layers of a kind, so that many are traced and compiled like one."""
+
+  def attend(numbers, mask, first, queries, keys, values, step):
+    del step
+    bias, scale = logits_bias(rule, numbers, queries.shape[1], keys.shape[1], mask, first)
     out = jax.nn.dot_product_attention(queries, keys, values, bias[:, None])
     out = out * scale[..., None, None].astype(out.dtype)
     return out if mask is None else _kept(out, mask, first)
 
   attend.__name__ = PLANNED
-  return jax.jit(attend)(queries, keys, values, np.float64(getattr(layer, "step", math.nan)))
+  return jax.jit(attend)
 
 
 def shaped_attention(
@@ -151,7 +169,14 @@ def shaped_attention(
         f" shape ({values.shape[2]},)."
       )
 
-  def attend(queries, keys, values, *gains):
+  return _shaped_call(causal)(mask, jnp.int32(first), queries, keys, values, *gains)
+
+
+@functools.cache
+def _shaped_call(causal: bool) -> Callable[..., jax.Array]:
+  """The program of all layers."""
+
+  def attend(mask, first, queries, keys, values, *gains):
     reading, read = queries.shape[1], keys.shape[1]
     alpha, beta, *gamma = (gain.astype(values.dtype)[:, None] for gain in gains)
     there = jnp.ones([1, read], bool) if mask is None else mask
@@ -167,12 +192,12 @@ def shaped_attention(
     )
     if gamma:
       count = jnp.maximum(seen.sum(-1, keepdims=True), 1)
-      centre = (seen / count).astype(values.dtype)
-      out -= gamma[0] * jnp.einsum("bij,bjhd->bihd", _over_batch(centre, values), values)
+      centre = _over_batch((seen / count).astype(values.dtype), values)
+      out -= gamma[0] * jnp.einsum("bij,bjhd->bihd", centre, values)
     return out if mask is None else _kept(out, mask, first)
 
   attend.__name__ = SHAPED
-  return jax.jit(attend)(queries, keys, values, *gains)
+  return jax.jit(attend)
 
 
 def orthogonal_attention(

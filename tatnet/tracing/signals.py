@@ -75,7 +75,8 @@ def without_softmax(reader: Reader, signal: Signal, seen: Equation) -> Signal:
     "softmax attention",
     seen.place,
     "a signal is mixed by the softmax of another",
-    "let attention start as it is planned, with queries of zero: tatnet.attention.planned_attention, or"
+    "attention that depends on the data from the start is not covered by C maps. Let it start as it is"
+    " planned, with queries of zero: tatnet.attention.planned_attention, or"
     " log_attention and row_scale of a schedule; or as the identity: tatnet.attention.shaped_attention."
     " Else shape the dense layers by a topology written by hand.",
   )
