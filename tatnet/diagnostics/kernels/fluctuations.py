@@ -118,11 +118,17 @@ class LayerNoise:
     return float(self.of_pair[1, 1])
 
 
+@functools.cache
+def _rule() -> tuple[np.ndarray, np.ndarray]:
+  """Nodes and weights of the normal density: finding them takes longer than all that uses them."""
+  z, w = np.polynomial.hermite_e.hermegauss(64)
+  return z, w / w.sum()
+
+
 @functools.lru_cache(maxsize=4096)
 def layer_noise(maps: LocalMaps, q: float, c: float) -> LayerNoise:
   """Noise of a layer at q and c, by a product rule of 64 x 64 points."""
-  z, w = np.polynomial.hermite_e.hermegauss(64)
-  w = w / w.sum()
+  z, w = _rule()
   c = min(max(c, -1.0), 1.0)
   u = np.sqrt(q) * z
   v = np.sqrt(q) * (c * z[:, None] + np.sqrt(1 - c**2) * z)
