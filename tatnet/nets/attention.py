@@ -137,7 +137,8 @@ class ShapedAttention(hk.Module):
     query_scale: size of the queries' weights at the start, for planned and identity starts, as a
       multiple of orthogonal ones. At 0 the matrix is exact, and keys get no gradient until queries
       have moved: K-FAC's factors of the key layers are 0 for as long, and a burn-in that moves nothing
-      leaves them 0. Give K-FAC 0.01, with which logits are of the order of 0.01.
+      leaves them 0. Give K-FAC 0.01, with which logits are of the order of 0.01, and
+      ``sharing="expand"``: over tokens the gradients of keys add up to 0.
     name: name of the module.
 
   Raises:
