@@ -48,8 +48,18 @@ def _place(layer: str, node: Any, key: str, array: Any) -> Place:
     return Place(layer, "embeddings")
   if isinstance(node, NORMALIZATIONS):
     return Place(layer, "scale" if key == "weight" else "offset")
-  ndim = None if is_masked(array) else len(array.shape)
+  if is_masked(array):
+    return Place(layer, "b" if key == "bias" else "w")
+  # A stack of layers, made by eqx.filter_vmap, has an axis in front.
+  shape, stack = array.shape, len(array.shape) - _axes(node, key)
   if key == "bias":
-    return Place(layer, "b", shape=None if ndim == 1 or ndim is None else (array.shape[0],))
+    return Place(layer, "b", shape=None if len(shape) == 1 else shape[: stack + 1])
   # [outputs, inputs, *window] becomes [*window, inputs, outputs].
-  return Place(layer, "w", order=None if ndim is None else (*range(2, ndim), 1, 0))
+  order = (*range(stack), *range(stack + 2, len(shape)), stack + 1, stack)
+  return Place(layer, "w", order=order)
+
+
+def _axes(node: Any, key: str) -> int:
+  """Of a single layer's weight or bias; the bias of a convolution has axes for its locations."""
+  space = node.num_spatial_dims if isinstance(node, eqx.nn.Conv) else 0
+  return space + (2 if key == "weight" else 1)

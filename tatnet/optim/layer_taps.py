@@ -78,6 +78,11 @@ class LayerTaps:
   ) -> jax.Array:
     """A normalisation; `call` runs it with scale 1 and offset 0."""
     tap = self.taps[name]
+    for key, own in (("scale", scale), ("offset", offset)):
+      if tap.plan.look is not None and own is not None and tap.arrays[key].shape != own.shape:
+        self.problems[name] = _SHAPES.format(tap.arrays[key].shape, own.shape)
+        tap = Tap({})
+        break
     y = self.observer.scale_and_offset(call(x), scale, offset, tap)
     return y.astype(x.dtype) if y.dtype != x.dtype else y
 

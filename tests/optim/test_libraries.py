@@ -197,6 +197,38 @@ def test_optimiser_trains_it(make):
   assert losses[-1] < losses[0] / 2
 
 
+@every_model
+def test_steps_that_are_found_are_those_of_the_plain_function(make):
+  optimizer = tatnet.adaptive_kfac(burn_in=1, inverse_every=1, adapt_every=1, weight_decay=1e-2)
+
+  def trained(network, params):
+    evaluate = optim.value_grad_and_factors(network, optim.SoftmaxCrossEntropy())
+
+    def step(carry, key):
+      params, state = carry
+      result = evaluate(params, IDS, LABELS, key=key)
+      updates, state = optimizer.update(
+        result.gradients, state, params, factors=result.factors, model=result.model
+      )
+      return (optax.apply_updates(params, updates), state), state.learning_rate
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    (params, _), rates = quick_jit(lambda c: jax.lax.scan(step, c, keys))(
+      (params, optimizer.init(params))
+    )
+    return as_layers(params).arrays, rates
+
+  model, params = make()
+  prefix, params = with_numbers(params)
+  expected, expected_rates = trained(plain, jax.tree.map(jnp.asarray, LAYERS))
+  found, rates = trained(model, params)
+  np.testing.assert_allclose(rates, expected_rates, rtol=1e-3)
+  assert rates[1:].all()
+  for name, arrays in expected.items():
+    for key, array in arrays.items():
+      np.testing.assert_allclose(found[prefix + name][key], array, rtol=1e-3, atol=1e-4)
+
+
 class Refused(nn.Module):
   def setup(self):
     self.embed = nn.Embed(5, 4)

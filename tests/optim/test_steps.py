@@ -111,8 +111,19 @@ def test_weight_decay_is_outside_the_curvature_and_on_weights_only():
     assert_close(update, jax.tree.map(lambda p: -0.1 * p, decayed))
 
 
-def test_weight_decay_has_a_mask():
-  mask = {"dense": {"w": False, "b": True}, "norm": {"scale": False, "offset": False}}
+MASK = {"dense": {"w": False, "b": True}, "norm": {"scale": False, "offset": False}}
+
+
+@pytest.mark.parametrize(
+  "mask",
+  [
+    MASK,
+    jax.tree.map(np.bool_, MASK),
+    lambda params: MASK,
+    {"dense": MASK["dense"], "norm": False},
+  ],
+)
+def test_weight_decay_has_a_mask(mask):
   optimizer = optim.kfac(
     0.1,
     None,
@@ -126,6 +137,7 @@ def test_weight_decay_has_a_mask():
   np.testing.assert_allclose(update["dense"]["w"], -0.1 * p["dense"]["w"], rtol=1e-5)
   expected = -0.1 * (p["dense"]["b"] + 0.3 * PARAMS["dense"]["b"])
   np.testing.assert_allclose(update["dense"]["b"], expected, rtol=1e-5)
+  np.testing.assert_allclose(update["norm"]["scale"], -0.1 * p["norm"]["scale"], rtol=1e-5)
 
 
 def test_options_reach_the_preconditioner():
