@@ -39,6 +39,7 @@ nitpick_ignore_regex = [
   (r"py:.*", r"(jax|jaxlib|haiku|hk|jmp|optax|numpy|np|orbax|grain|matplotlib)\..*"),
   (r"py:.*", r"(collections|typing|enum|abc|dataclasses|os|pathlib|types)\..*"),
   # The library's own types that are seen in signatures and not exported.
+  (r"py:class", r"tatnet\.attention\.layer\.Vectors"),
   (r"py:class", r"tatnet\.shaping\.(conditions\.LocalConditions|method\.Method)"),
   (r"py:class", r"tatnet\.optim\.(taps\.Tap|patches\.Window|batch_model\.BatchModel)"),
   (r"py:class", r"tatnet\.nets\.(options\.NetworkOptions|plan\.Plan|plan\.BlockPlan)"),

@@ -22,10 +22,13 @@ from tatnet.diagnostics.kernels import (
   kernel_report,
   report_figure,
 )
+from tatnet.diagnostics.tokens import TokenLayer, TokenReport, token_report
 
 __all__ = [
   "InputPairs",
   "KernelReport",
+  "TokenLayer",
+  "TokenReport",
   "Verdict",
   "dynamics",
   "expressivity",
@@ -35,4 +38,5 @@ __all__ = [
   "linear_residual",
   "report_figure",
   "tangent_kernel",
+  "token_report",
 ]

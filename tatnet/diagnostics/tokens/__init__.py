@@ -1,0 +1,5 @@
+"""Kernels over tokens of a transformer that runs, block by block, against the plan."""
+
+from tatnet.diagnostics.tokens.report import TokenLayer, TokenReport, token_report
+
+__all__ = ["TokenLayer", "TokenReport", "token_report"]
