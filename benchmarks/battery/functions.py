@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from battery import models
-from battery.initial import WIDTH, gaussian, squares
+from battery.initial import WIDTH, gaussian, squares, weights
 from battery.signals import signals
 
 HIDDEN = signals(WIDTH)
-THREE = squares(3)
+THREE, FOUR = squares(3), squares(4)
 VALUE = r"initial|value|shape|slope|blend"
 
 
@@ -68,9 +68,10 @@ def lone(params, x, function):
 
 def lone_bare(params, x, function):
   """No norms: q goes where the function sends it."""
-  for w in params["w"]:
+  *hidden, last = params["w"]
+  for w in hidden:
     x = function(x @ w)
-  return x
+  return x @ last  # a function behind the last weights is none of the network's layers
 
 
 def step(x):
@@ -90,11 +91,12 @@ def loud(params, x):
 
 def prelu(params, x, activation):
   del activation
-  for w, slope in zip(params["w"], params["slope"], strict=True):
+  *hidden, last = params["w"]
+  for w, slope in zip(hidden, params["slope"], strict=True):
     x = x @ w
     x = jnp.where(x >= 0, x, slope * x)
     x = x * jnp.sqrt(2 / (1 + 0.25**2))
-  return x
+  return x @ last
 
 
 def blend(params, x, activation):
@@ -113,6 +115,30 @@ def swish_with_a_slope(params, x):
   return x
 
 
+def splines(params, x):
+  """KAN with a common grid: splines of every feature side by side, which weights combine."""
+  grid = jnp.linspace(-3, 3, 7)
+  first, *rest = params
+  x = x @ first
+  for w in rest:
+    parts = [jnp.interp(x, grid, jnp.cos(k * grid)) for k in range(1, 4)]
+    x = jnp.concatenate([*parts, jax.nn.silu(x)], -1)
+    x = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True)) @ w
+  return x
+
+
+def learned_spline(params, x):
+  """The values of a spline are parameters."""
+  for w, values in zip(params["w"][:-1], params["values"], strict=True):
+    x = jnp.interp(x @ w, jnp.linspace(-3, 3, 7), values)
+    x = x / jnp.sqrt(jnp.mean(x**2, -1, keepdims=True))
+  return x @ params["w"][-1]
+
+
+def learned_spline_start(key):
+  return {**squares(4)(key), "values": [jnp.tanh(jnp.linspace(-3, 3, 7))] * 3}
+
+
 class PRelu(nn.Module):
   activation: object
 
@@ -124,16 +150,17 @@ class PRelu(nn.Module):
 
 
 def equinox_prelu(key):
-  keys = jax.random.split(key, 3)
+  keys = jax.random.split(key, 4)
   layers = [eqx.nn.Linear(WIDTH, WIDTH, use_bias=False, key=k) for k in keys]
-  return layers, [eqx.nn.PReLU() for _ in keys]
+  return layers, [eqx.nn.PReLU() for _ in keys[1:]]
 
 
 def equinox_apply(model, x, activation):
   del activation
-  for layer, act in zip(*model, strict=True):
+  (*hidden, last), slopes = model
+  for layer, act in zip(hidden, slopes, strict=True):
     x = act(layer(x))
-  return x
+  return last(x)
 
 
 def jax_model(name, kind, apply, init=THREE, **options):
@@ -151,6 +178,7 @@ MODELS = [
       f"bare {name}",
       "functions of users",
       functools.partial(lone_bare, function=FUNCTIONS[name]),
+      FOUR,
       q=None,
     )
     for name in ("gelu", "snake", "arctan", "hard swish")
@@ -166,8 +194,8 @@ MODELS = [
     q=None,
   ),
   jax_model("loud clip", "far kinks", loud, squares(2), finding="q far", q=None),
-  jax_model("prelu, arrays", "learned slopes", prelu, squares(3, slope=[0.25] * 3), given="arrays"),
-  jax_model("prelu, shapes", "learned slopes", prelu, squares(3, slope=[0.25] * 3), finding=VALUE),
+  jax_model("prelu, arrays", "learned slopes", prelu, squares(4, slope=[0.25] * 3), given="arrays"),
+  jax_model("prelu, shapes", "learned slopes", prelu, squares(4, slope=[0.25] * 3), finding=VALUE),
   jax_model(
     "blend, arrays",
     "blends",
@@ -198,6 +226,23 @@ MODELS = [
     swish_with_a_slope,
     squares(3, slope=[3.0] * 3),
     finding=VALUE,
+  ),
+  models.plain_jax(
+    "splines on a grid",
+    "splines",
+    splines,
+    weights((WIDTH, WIDTH), *[(4 * WIDTH, WIDTH)] * 2),
+    HIDDEN,
+  ),
+  jax_model(
+    "learned spline, arrays", "splines", learned_spline, learned_spline_start, given="arrays"
+  ),
+  jax_model(
+    "learned spline, shapes",
+    "splines",
+    learned_spline,
+    learned_spline_start,
+    finding="unknown table",
   ),
   models.linen("prelu of linen, arrays", "learned slopes", PRelu, HIDDEN, given="arrays", q=None),
   models.linen("prelu of linen, shapes", "learned slopes", PRelu, HIDDEN, finding=VALUE, q=None),
