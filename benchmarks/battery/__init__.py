@@ -12,8 +12,10 @@ from battery import (
   inputs,
   noise,
   norms,
+  parameters,
   programs,
   residual,
+  statistics,
   tokens,
 )
 
@@ -21,7 +23,7 @@ MODELS = [
   model
   for part in (
     dense, convolutional, grouped, residual, norms, noise, tokens, gates, constants, functions, fields,
-    heads, inputs, programs,
+    heads, inputs, programs, parameters, statistics,
   )
   for model in part.MODELS
 ]  # fmt: skip

@@ -13,10 +13,12 @@ from tatnet.tracing.program import (
   is_signal,
   report_later,
   unreadable,
+  warn_of_gain,
   without_signal,
 )
 from tatnet.tracing.signals import consumed, linear, pooled, starts_at_zero, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
+from tatnet.tracing.weights import drift, joined, multiplied
 
 
 def dot_general(reader: Reader, seen: Equation) -> list[Value]:
@@ -24,6 +26,8 @@ def dot_general(reader: Reader, seen: Equation) -> list[Value]:
   left, right = (pooled(reader, value, seen) for value in seen.inputs)
   if Known(0.0) in (left, right):
     return [Known(0.0)]
+  if isinstance(left, Weights) and isinstance(right, Weights):
+    return [multiplied(left, right)]
   if not (is_signal(left) or is_signal(right)):
     return _lookup(reader, seen, (left, right))
   if is_signal(left) and is_signal(right):
@@ -181,7 +185,7 @@ def _lookup(reader: Reader, seen: Equation, operands) -> list[Value]:
   table = next((value for value in operands if isinstance(value, Weights)), None)
   indices = next((value for value in operands if isinstance(value, Data)), None)
   if table is None or indices is None or indices.kind != "input":
-    return without_signal(seen)
+    return joined(seen) if seen.name == "gather" else without_signal(seen)
   source = reader.network.input(indices.name)
   node = reader.network.affine(source, table.leaves, seen.place, key=("rows",))
   return [Signal(node, 1.0, axis_labels.of_input(len(seen.out_shapes[0]), 0))]
@@ -195,10 +199,19 @@ def _apply(
     signal = without_softmax(reader, signal, seen)
   node, factor = consumed(reader, signal, seen)
   if node.is_raw:
+    if signal.layout and signal.layout[-1][0] == "reduce locations":
+      reader.findings.warn(
+        "average of the raw input",
+        seen.place,
+        "the input is averaged or summed over locations before any weights; maps begin behind it,"
+        " where q is taken to be 1",
+        "scale it so that its mean square is 1 there.",
+      )
     # The input is taken to have q = 1 after any preprocessing.
     options, factor = {**options, "input_factor": abs(factor)}, 1.0
   if weights.initial == 0.0:
     factor = 0.0
+  is_known = _check_weights(reader, seen, weights)
   if weights.standardised and node.mean != identity():
     reader.findings.error(
       "standardised weights",
@@ -207,13 +220,33 @@ def _apply(
       " C(0) of its activation makes all features share",
       "use the weights as they are, or an activation with C(0) = 0, as DKS makes it.",
     )
-  scale = weights.factor
+  scale = drift(weights, inputs) if is_known else 1.0
   # Weights of variance 1 that are divided by the root of their inputs, before or after.
-  if abs(scale * math.sqrt(inputs) - 1) < 1e-6:
+  if weights.degree == 1 and abs(scale * math.sqrt(inputs) - 1) < 1e-6:
     scale = 1.0
-  options = {**options, "key": (*options["key"], signal.layout), "inputs": inputs}
+  options = {**options, "key": (*options["key"], signal.layout)}
+  has_unit_length = node.kind == "normalised" and abs(abs(factor) * math.sqrt(inputs) - 1) < 1e-6
+  if weights.degree == 1 and scale == 1 and not has_unit_length:
+    options["inputs"] = inputs
   node = reader.network.affine(node, weights.leaves, seen.place, **options)
   return Signal(node, factor * scale, axes, is_unsure=signal.is_unsure)
+
+
+def _check_weights(reader: Reader, seen: Equation, weights: Weights) -> bool:
+  """Warns where what acts on a signal may not be as a parameter starts; whether its size is known."""
+  if weights.gains:
+    warn_of_gain(reader, seen.place)
+  is_known = not weights.is_unknown and weights.form in ("random", "mean")
+  if not is_known:
+    reader.findings.warn(
+      "function of parameters",
+      seen.place,
+      f"what acts on the signal is a function of {', '.join(sorted(weights.leaves)[:3])}, of which"
+      " neither size nor mean are known: maps hold if its entries have mean 0 and variance 1 / inputs",
+      "use the parameters as they are, or let what is made of them start with such entries; and look"
+      " at the kernel report.",
+    )
+  return is_known
 
 
 def _product(reader: Reader, seen: Equation, left: Value, right: Value) -> list[Value]:

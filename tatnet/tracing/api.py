@@ -120,7 +120,7 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
     program, shapes = jax.make_jaxpr(network.init, return_shape=True)(key, *abstract)
     starts = uniform_outputs(program)
     values = [
-      Data("state")
+      Data("state", size=math.prod(leaf.shape))
       if path[0].idx == 1
       else Weights(frozenset({_name(path[1:])}), start, size=math.prod(leaf.shape))
       for (path, leaf), start in zip(_leaves(shapes), starts, strict=True)
@@ -141,7 +141,7 @@ def trace_apply(
 
   The rules are those of `trace`. Parameters given as arrays tell their initial
   values; of those given as `jax.ShapeDtypeStruct` biases are taken to start at 0
-  and gains at 1.
+  and gains of normalisations at 1, with a warning where they end a branch.
 
   Args:
     apply: ``apply(params, *inputs)``. If it takes ``activation`` it is passed
@@ -257,7 +257,7 @@ def _input(reader: Reader, name: str, leaf: Any, batch_axis: int | None) -> Valu
 
 def _parameter(name: str, leaf: Any, statistics: set[str]) -> Value:
   if name in statistics:
-    return Data("state")
+    return Data("state", size=math.prod(leaf.shape))
   size, leaves = math.prod(leaf.shape), frozenset({name})
   if not jnp.issubdtype(leaf.dtype, jnp.floating):
     # Counters and random keys, or weights that are kept as integers.

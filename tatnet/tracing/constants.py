@@ -1,4 +1,4 @@
-"""Arithmetic without a signal: constants, parameters, random numbers and masks."""
+"""Arithmetic without a signal: constants, random numbers and masks; parameters are in `weights`."""
 
 import dataclasses
 import math
@@ -8,6 +8,7 @@ import numpy as np
 from tatnet.tracing import expressions
 from tatnet.tracing.program import Equation, without_signal
 from tatnet.tracing.values import Data, Known, Value, Weights
+from tatnet.tracing.weights import of_parameters
 
 
 def arithmetic(seen: Equation) -> Value:
@@ -18,11 +19,11 @@ def arithmetic(seen: Equation) -> Value:
   if all(value is not None for value in numbers):
     folded = number(seen, numbers)
   state = next((v for v in inputs if isinstance(v, Data) and v.kind == "state"), None)
-  if state is not None:  # a gain times a running statistic is still part of a normalisation
-    return state
   weights = [v for v in inputs if isinstance(v, Weights)]
+  if state is not None and not any(v.size > state.size for v in weights):
+    return state  # a gain times a running statistic is still part of a normalisation
   if weights:
-    return _of_weights(seen, weights, folded)
+    return of_parameters(seen, folded)
   if folded is not None:
     return Known(folded)
   return _drawn(seen) or without_signal(seen)[0]
@@ -37,42 +38,6 @@ def number(seen: Equation, numbers: list[float]) -> float | None:
     except (TypeError, ValueError, OverflowError):  # integers and bits
       return None
   return value
-
-
-def _of_weights(seen: Equation, weights: list[Weights], folded: float | None) -> Weights:
-  """Parameters times a constant are those parameters, larger."""
-  first = weights[0]
-  result = Weights(
-    frozenset().union(*(v.leaves for v in weights)),
-    folded,
-    all(v.certain for v in weights),
-    first.factor,
-    max(v.size for v in weights),
-    None,
-    all(v.is_mean for v in weights),
-    any(v.standardised for v in weights),
-    any(v.is_integer for v in weights),
-  )
-  others = [v for v in seen.inputs if not isinstance(v, Weights)]
-  if len(weights) == 2 and seen.name == "sub" and weights[1].is_mean != weights[0].is_mean:
-    return dataclasses.replace(result, is_mean=False, standardised=True)
-  if len(weights) == 1 and others and not first.is_integer:
-    (other,) = others[:1]
-    size = _size(other)
-    if size is not None and seen.name == "mul":
-      return dataclasses.replace(result, factor=first.factor * size)
-    if size and seen.name == "div" and seen.inputs[0] is first:
-      return dataclasses.replace(result, factor=first.factor / size)
-  return result
-
-
-def _size(value: Value) -> float | None:
-  """Root mean square of a constant's entries: what it does to the size of weights."""
-  if isinstance(value, Known):
-    return abs(value.value) if math.isfinite(value.value) else None
-  if isinstance(value, Data) and value.array is not None and np.isrealobj(value.array):
-    return float(np.sqrt(np.mean(value.array.astype(np.float64) ** 2)))
-  return None
 
 
 _MIRRORED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le"}

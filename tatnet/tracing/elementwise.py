@@ -3,12 +3,11 @@
 import dataclasses
 import math
 
-import numpy as np
-
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
 from tatnet.tracing.constants import arithmetic
 from tatnet.tracing.expressions import VARIABLE, Expression
+from tatnet.tracing.gains import as_start, initial, is_gain, is_table, is_unknown, report_unknown
 from tatnet.tracing.mixing import scaled_rows
 from tatnet.tracing.normalisation import batch_normalised, of_statistics, with_statistic
 from tatnet.tracing.program import (
@@ -18,9 +17,12 @@ from tatnet.tracing.program import (
   is_signal,
   report_later,
   unreadable,
+  warn_of_gain,
+  without_signal,
 )
+from tatnet.tracing.raw_inputs import preprocessed, scaled
 from tatnet.tracing.signals import linear, pooled, radius_of, without_softmax
-from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
+from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value
 
 
 def elementwise(reader: Reader, seen: Equation) -> list[Value]:
@@ -29,12 +31,16 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
     return [arithmetic(seen)]
   if any(isinstance(value, Unreadable) for value in seen.inputs):
     return unreadable(seen)
-  if any(_is_table(value, seen) for value in seen.inputs):
-    return [_of_signals(reader, seen, [_as_start(reader, value, seen) for value in seen.inputs])]
-  inputs = [_initial(value, seen) for value in seen.inputs]
-  unknown = [value for value in seen.inputs if _is_unknown(value, seen)]
+  if any(is_table(value, seen) for value in seen.inputs):
+    return [_of_signals(reader, seen, [as_start(reader, value, seen) for value in seen.inputs])]
+  inputs = [initial(value, seen) for value in seen.inputs]
+  unknown = [value for value in seen.inputs if is_unknown(value, seen)]
   for value in unknown:
-    _report_unknown(reader, value, seen)
+    report_unknown(reader, value, seen)
+  if any(is_gain(value, seen) for value in seen.inputs):
+    for value in seen.inputs:
+      if isinstance(value, (Signal, Statistic)):
+        value.node.guessed_gain = seen.place
   if unknown:
     inputs = [
       dataclasses.replace(value, is_unsure=True) if isinstance(value, Signal) else value
@@ -54,92 +60,24 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
   return [_of_signals(reader, seen, inputs)]
 
 
-def _is_table(value: Value, seen: Equation) -> bool:
-  """Whether it is a row for each location, as positions are, added where no layer stands before."""
-  if seen.name not in ("add", "add_any") or len(seen.inputs) != 2:
-    return False
-  other = seen.inputs[1 - next(i for i, v in enumerate(seen.inputs) if v is value)]
-  if not isinstance(other, Signal) or other.node.is_raw or other.node.has_layers:
-    return False
-  shape = seen.out_shapes[0]
-  row = max(axis_labels.features(other.axes, shape), *shape[-1:])
-  if isinstance(value, Weights):
-    return value.initial is None and value.size > row
-  if not isinstance(value, Data) or value.kind != "array" or value.array is None:
-    return False
-  is_whole = value.array.ndim > 1 and value.array.size % row == 0
-  return is_whole and bool(np.ptp(value.array.reshape(-1, row), axis=0).any())
-
-
-def _as_start(reader: Reader, value: Value, seen: Equation) -> Value:
-  """A table as a signal that enters the network; rows of parameters are taken to have q = 1."""
-  if not _is_table(value, seen):
-    return value
-  other = next(v for v in seen.inputs if isinstance(v, Signal))
-  array, name, factor = value.array, seen.place, 1.0
-  if isinstance(value, Weights):
-    name, factor = min(value.leaves), value.factor
-  size = 1.0 if array is None else float(np.sqrt(np.mean(array.astype(np.float64) ** 2)))
-  node = reader.network.input(f"the table {name}")
-  return Signal(node, size * factor, other.axes, layout=other.layout)
-
-
-def _initial(value: Value, seen: Equation) -> Value:
-  """A parameter beside a signal acts by its initial value; a neutral one where that is not known."""
-  if not isinstance(value, Weights):
-    return value
-  return Known(_neutral(seen) if value.initial is None else value.initial)
-
-
-def _neutral(seen: Equation) -> float:
-  return 1.0 if seen.name in ("mul", "div") else 0.0
-
-
-def _is_unknown(value: Value, seen: Equation) -> bool:
-  """Whether it is a parameter that does not start, or may not start, at one neutral number."""
-  if not isinstance(value, Weights) or value.initial is not None:
-    return False
-  return value.certain or not _starts_neutral(value, seen)
-
-
-def _report_unknown(reader: Reader, value: Weights, seen: Equation) -> None:
-  what = (
-    f"{min(value.leaves)} is {_VERB.get(seen.name, 'combined with')} a signal, entry by entry, and"
-  )
-  if value.certain:
-    reader.findings.error(
-      "parameter without a uniform initial value",
-      seen.place,
-      f"{what} does not start at one number",
-      f"let it start at {_neutral(seen):g} (biases at 0, gains at 1).",
-    )
-    return
-  reader.findings.error(
-    "parameter without a known initial value",
-    seen.place,
-    f"{what} is given by its shape alone, which does not say where it starts",
-    "give the parameters as arrays, as the model's init makes them: how a learned gain, slope or"
-    " blend starts decides what the network is.",
-  )
-
-
-def _starts_neutral(value: Weights, seen: Equation) -> bool:
-  """Whether it is a layer's bias, or the gain or offset of a normalisation."""
-  others = [v for v in seen.inputs if v is not value]
-  if any(isinstance(other, Statistic) for other in others):
-    return True
-  signals = [other for other in others if isinstance(other, Signal)]
-  if len(signals) != 1 or not signals[0].is_linear:
-    return False
-  (signal,) = signals
-  if signal.node.kind == "normalised" or signal.node.is_raw or signal.node.is_mended:
-    return True
-  shape = next(s for v, s in zip(seen.inputs, seen.in_shapes, strict=True) if v is signal)
-  is_bias = signal.node.kind == "affine" and seen.name in ("add", "add_any")
-  return is_bias and value.size <= max(axis_labels.features(signal.axes, shape), *shape[-1:])
-
-
-_VERB = {"mul": "multiplied by", "div": "divided by", "add": "added to", "sub": "subtracted from"}
+def interpolated(reader: Reader, seen: Equation) -> list[Value]:
+  """`jnp.interp`, a table of places and values as a function: straight between its places."""
+  x, *table = seen.inputs
+  arrays = [getattr(value, "array", None) for value in table]
+  if not is_signal(x):
+    return without_signal(seen)
+  if not isinstance(x, Signal):
+    return unreadable(seen)
+  if len(table) != 2 or any(array is None or array.ndim != 1 for array in arrays):
+    node = report_later(
+      reader, seen, "interpolation in an unknown table",
+      "jnp.interp is applied to a signal, with values that are not known while tracing",
+      "give the parameters as arrays, as the model's init makes them, without left, right or period.",
+    )  # fmt: skip
+    return [Signal(node, 1.0, x.axes)]
+  xp, fp = (tuple(array.astype(float).tolist()) for array in arrays)
+  call = dataclasses.replace(seen, name="interp", parameters={"xp": xp, "fp": fp})
+  return [_pointwise(call, [x], [x])]
 
 
 def _select(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
@@ -217,9 +155,7 @@ def _of_signals(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
   signals = [value for value in inputs if isinstance(value, Signal)]
   if seen.name == "mul" and Known(0.0) in inputs:
     return Known(0.0)
-  if any(signal.node.is_raw for signal in signals) and (
-    made := _preprocessed(reader, seen, inputs)
-  ):
+  if any(signal.node.is_raw for signal in signals) and (made := preprocessed(reader, seen, inputs)):
     return made
   softmax = next((signal for signal in signals if signal.softmax), None)
   if softmax is not None:
@@ -233,44 +169,12 @@ def _of_signals(reader: Reader, seen: Equation, inputs: list[Value]) -> Value:
       planned = scaled_rows(reader, seen, signals[0], number)
       if planned is not None:
         return planned
-    scaled = _scaled(seen, inputs, signals[0])
-    if scaled is not None:
-      return scaled
+    multiple = scaled(seen, inputs, signals[0])
+    if multiple is not None:
+      return multiple
   if all(_aligned(signals[0], other) for other in signals[1:]):
     return _pointwise(seen, inputs, signals)
   return _of_signals_or_gate(reader, seen, inputs)
-
-
-# What rescales and combines inputs; and what encodes positions and times.
-_RESCALING = (
-  *("add", "add_any", "sub", "mul", "div", "neg", "integer_pow", "square", "sqrt", "rsqrt"),
-  *("max", "min", "clamp", "select_n"),
-)
-_ENCODING = ("sin", "cos")
-
-
-def _preprocessed(reader: Reader, seen: Equation, inputs: list[Value]) -> Signal | None:
-  """Arithmetic and encodings of the raw inputs alone, before the first weights."""
-  signals = [value for value in inputs if isinstance(value, Signal)]
-  if not all(signal.node.is_raw for signal in signals) or seen.name not in (
-    *_RESCALING,
-    *_ENCODING,
-  ):
-    return None
-  if seen.name in _ENCODING:
-    reader.findings.warn(
-      "encoding of the raw input",
-      seen.place,
-      f"{seen.name} is applied to an input before any weights; maps begin behind it, where q is"
-      " taken to be 1",
-      "scale encodings so that their mean square is 1, as sqrt(2) does for sines and cosines.",
-    )
-  first = signals[0]
-  if len(signals) == 1 and _scaled(seen, inputs, first) is not None:
-    return None  # a factor may be the weight of a branch
-  axes = max((s.axes for s in signals), key=len)
-  layout = (*first.layout, ("preprocessed", seen.place))
-  return dataclasses.replace(first, scale=1.0, axes=axes, layout=layout, expression=VARIABLE)
 
 
 def _is_linear(signal: Signal) -> bool:
@@ -280,23 +184,6 @@ def _is_linear(signal: Signal) -> bool:
 def _aligned(a: Signal, b: Signal) -> bool:
   """Whether two signals are elementwise functions of the same entries."""
   return a.node is b.node and a.layout == b.layout
-
-
-def _scaled(seen: Equation, inputs: list[Value], signal: Signal) -> Signal | None:
-  """The result if the primitive only multiplies by a constant, or does nothing."""
-  name = seen.name
-  numbers = [value.value for value in inputs if isinstance(value, Known)]
-  if name == "neg":
-    factor = -1.0
-  elif name == "mul" and numbers:
-    factor = numbers[0]
-  elif name == "div" and isinstance(inputs[0], Signal) and numbers and numbers[0]:
-    factor = 1 / numbers[0]
-  elif name in ("add", "sub", "add_any") and numbers == [0.0]:
-    factor = -1.0 if name == "sub" and isinstance(inputs[1], Signal) else 1.0
-  else:
-    return None
-  return dataclasses.replace(signal, scale=signal.scale * factor)
 
 
 def _pointwise(seen: Equation, inputs: list[Value], signals: list[Signal]) -> Signal:
@@ -325,6 +212,9 @@ def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
       "end one of the two branches with a linear or convolutional layer.",
     )
     return dataclasses.replace(first, scale=first.node.corrected)
+  for node in (first.node, second.node):
+    if node.ends_with_guess:
+      warn_of_gain(reader, node.ends_with_guess)
   sign = -1.0 if seen.name == "sub" else 1.0
   terms = [(first.node, first.coefficient), (second.node, sign * second.coefficient)]
   node, factor = reader.network.add(terms, seen.place, seen.tolerance)

@@ -36,6 +36,7 @@ _PRIMITIVES = {
   }.items()
 }  # fmt: skip
 ELEMENTWISE = frozenset(_PRIMITIVES)
+_PRIMITIVES["interp"] = lambda x, xp, fp: jax.numpy.interp(x, np.array(xp), np.array(fp))
 _LOGIC = ("and", "or", "xor", "not")
 _STEPS = ("ceil", "floor", "rem", "round")
 
@@ -82,8 +83,10 @@ def apply(
   primitive: str, arguments: tuple[Expression | float, ...], parameters: dict
 ) -> Expression:
   """The primitive of an equation, applied to expressions and constants."""
-  needed = {"integer_pow": ("y",), "round": ("rounding_method",)}.get(primitive, ())
-  return Expression(primitive, arguments, tuple((key, parameters[key]) for key in needed))
+  needed = {"integer_pow": ("y",), "round": ("rounding_method",), "interp": ("xp", "fp")}
+  return Expression(
+    primitive, arguments, tuple((key, parameters[key]) for key in needed.get(primitive, ()))
+  )
 
 
 def scaled(expression: Expression, factor: float) -> Expression:
@@ -191,6 +194,8 @@ def _switches(expression: Expression):
       yield Expression("sub", arguments)
     elif part.primitive in ("abs", "sign") and isinstance(arguments[0], Expression):
       yield arguments[0]
+    elif part.primitive == "interp":
+      yield from (Expression("sub", (arguments[0], knot)) for knot in dict(part.options)["xp"])
     elif part.primitive == "clamp":
       yield Expression("sub", arguments[:2])
       yield Expression("sub", arguments[1:])

@@ -89,12 +89,16 @@ class Network:
       self._live.append(node)
 
     def made():
-      self._cautions.before_nonlinear(node, place)
+      self.look_before(node, place)
       made = Node("nonlinear", (node,), nonlinear(activation, where=place), place=place)
       made.is_mended = made.is_mended or not (node.is_gaussian or activation is None)
       return made
 
     return made() if key is None else self._once(("nonlinear", node, key), made)
+
+  def look_before(self, node: Node, place: str) -> None:
+    """Reports what is wrong with a signal that a nonlinear function reads."""
+    self._cautions.before_nonlinear(node, place)
 
   def passed(self, kind: str, node: Node, key, place: str, **fields) -> Node:
     """What is done to a signal without weights or a nonlinearity, once for a key."""

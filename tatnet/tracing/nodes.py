@@ -53,6 +53,7 @@ class Node:
     corrected: factor by which a sum that was reported as not normalised is too
       large; what follows is read as if it had been mended.
     consumed: whether anything but another sum has used the node.
+    guessed_gain: where it is multiplied by a gain of unknown value, while it is normalised.
     passed: parameters used anywhere between the input and here.
     last_leaves: those of the affine maps that the signal ends with.
     is_gaussian: whether random weights were applied since the last nonlinearity or
@@ -84,6 +85,7 @@ class Node:
   tolerance: float = 0.0
   corrected: float = 1.0
   consumed: bool = False
+  guessed_gain: str = ""
 
   def __post_init__(self):
     # Derived once from the nodes before; following them later would recurse as
@@ -143,6 +145,13 @@ class Node:
   def is_transparent(self) -> bool:
     """Whether its product with another signal is made of those of its sources."""
     return self.kind in _TRANSPARENT
+
+  @property
+  def ends_with_guess(self) -> str:
+    """Where weights are normalised, as at the end of a branch, with a gain of unknown value."""
+    if self.kind != "normalised" or self.sources[0].kind != "affine":
+      return ""
+    return self.guessed_gain or self.sources[0].guessed_gain
 
   def comes_from(self, other: "Node") -> bool:
     """Whether it is another node, centred or normalised."""

@@ -5,10 +5,11 @@ import math
 from collections.abc import Callable
 
 from tatnet.tracing import constants
+from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.findings import Finding
 from tatnet.tracing.means import mean_share
 from tatnet.tracing.nodes import Node
-from tatnet.tracing.program import Equation, Reader
+from tatnet.tracing.program import Equation, Reader, report_later
 from tatnet.tracing.signals import linear, pooled, root_mean_square
 from tatnet.tracing.values import Known, Signal, Statistic, Value
 
@@ -67,11 +68,13 @@ def with_statistic(
   """
   signal = next(value for value in inputs if isinstance(value, Signal))
   statistic = next(value for value in inputs if isinstance(value, Statistic))
-  known = math.isfinite(statistic.value) and (statistic.value or seen.name != "div")
-  if not signal.node.comes_from(statistic.node) or len(inputs) != 2 or not known:
+  if not signal.node.comes_from(statistic.node) or len(inputs) != 2:
     return of_different(reader, seen, [pooled(reader, v, seen) for v in inputs])
-  if statistic.is_maximum:
-    return signal  # subtracted for safety only
+  if statistic.is_maximum and seen.name == "sub":
+    return signal  # for safety only
+  known = math.isfinite(statistic.value) and (statistic.value or seen.name != "div")
+  if statistic.is_maximum or not known:
+    return _of_unknown_size(reader, seen, signal)
   if seen.name == "div" and not signal.is_linear and statistic.source == signal.expression:
     return dataclasses.replace(signal, softmax=True)
   over_batch = "b" in statistic.over
@@ -110,10 +113,22 @@ def _normalised(
   # normalisation that is gone, as its finding asks, leaves no gain behind.
   gain = 1.0 if over_batch or abs(gain - 1) < 1e-2 else gain
   signal = linear(reader, signal, seen)
-  if signal.node.is_raw:
+  if signal.node.is_raw and gain == 1:
     return dataclasses.replace(signal, scale=1.0)
   node = reader.network.passed("normalised", signal.node, None, seen.place)
   return dataclasses.replace(signal, node=node, scale=math.copysign(gain, signal.scale or 1.0))
+
+
+def _of_unknown_size(reader: Reader, seen: Equation, signal: Signal) -> Value:
+  """A signal beside a statistic of it whose value at initialisation is not known."""
+  if signal.node.is_raw:  # preprocessing
+    return dataclasses.replace(signal, scale=1.0, expression=VARIABLE)
+  node = report_later(
+    reader, seen, "normalisation of unknown size",
+    "a signal is normalised by its largest entry, or by a mean of what a function makes of it",
+    "divide by the root mean square over the features, which keeps q at 1.",
+  )  # fmt: skip
+  return Signal(node, 1.0, signal.axes, layout=signal.layout)
 
 
 def _mended(reader: Reader, signal: Signal, seen: Equation) -> Signal:

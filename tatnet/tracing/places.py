@@ -36,6 +36,18 @@ def _module_path(name_stack: str) -> str:
   return "/".join(part for part in bare.split("/") if part and "->" not in part)
 
 
+def calls_interpolation(equation: Any) -> bool:
+  """Whether an equation is the call that `jnp.interp` makes."""
+  if "interp" not in str(equation.params.get("name", "")):
+    return False
+  traceback = equation.source_info.traceback
+  jax_root = os.path.dirname(sys.modules["jax"].__file__) + os.sep
+  return any(
+    frame.file_name.startswith(jax_root) and frame.function_name.rsplit(".", 1)[-1] == "interp"
+    for frame in (traceback.frames if traceback is not None else ())
+  )
+
+
 def _source_line(equation: Any) -> str:
   traceback = equation.source_info.traceback
   for frame in traceback.frames if traceback is not None else ():

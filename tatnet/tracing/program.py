@@ -11,7 +11,7 @@ from tatnet.tracing.folding import evaluated
 from tatnet.tracing.initial_values import as_written
 from tatnet.tracing.network import Network
 from tatnet.tracing.nodes import Node
-from tatnet.tracing.places import place_of
+from tatnet.tracing.places import calls_interpolation, place_of
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 
 # Calls whose body is read in place, and under which parameter it stands.
@@ -114,6 +114,8 @@ class Reader:
       return known
     if name in _LOOPS:
       return getattr(self, f"_{name}")(seen)
+    if calls_interpolation(equation):
+      return self.rules["interp"](self, seen)
     body = next((parameters[key] for key in _BODIES if _is_jaxpr(parameters.get(key))), None)
     if body is not None and name not in self.rules:
       return self.run(body, inputs, place, used)
@@ -249,8 +251,11 @@ def without_signal(seen: Equation) -> list[Value]:
   leaves = frozenset().union(*(v.leaves for v in seen.inputs if isinstance(v, Weights)))
   certain = all(v.certain for v in seen.inputs if isinstance(v, Weights))
   data = next((v for v in seen.inputs if isinstance(v, Data) and v.kind != "array"), Data())
-  kind = "random" if data.kind == "mask" else data.kind
-  value = Weights(leaves, certain=certain) if leaves else Data(kind)
+  if leaves:
+    size = max(v.size for v in seen.inputs if isinstance(v, Weights))
+    value = Weights(leaves, certain=certain, size=size, is_unknown=True)
+  else:
+    value = Data("random" if data.kind == "mask" else data.kind, size=data.size)
   return [value for _ in seen.out_shapes]
 
 
@@ -264,6 +269,17 @@ def report_later(reader: "Reader", seen: Equation, kind: str, what: str, remedy:
   """A node for what has no map: it is reported if a layer or the output reads it."""
   nodes = [value.node for value in seen.inputs if is_signal(value) and value.node is not None]
   return reader.network.reported(nodes, Finding(kind, seen.place, what, remedy))
+
+
+def warn_of_gain(reader: "Reader", place: str) -> None:
+  """Names what is taken for granted of a gain that is given by its shape alone."""
+  reader.findings.warn(
+    "gain without a known initial value",
+    place,
+    "a gain is given by its shape alone, and is taken to start at 1",
+    "give the parameters as arrays, as the model's init makes them: gains at the end of branches often"
+    " start at 0.",
+  )
 
 
 def dropped_path(reader: "Reader", value: Value, mask: Data, seen: Equation) -> Value:

@@ -9,10 +9,12 @@ import numpy as np
 from tatnet.layer import quadrature
 from tatnet.tracing import axes as axis_labels
 from tatnet.tracing import expressions
+from tatnet.tracing.expressions import VARIABLE
 from tatnet.tracing.normalisation import mean_of
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
 from tatnet.tracing.signals import averaged, linear, pooled, report_max_pooling
 from tatnet.tracing.values import Known, Signal, Statistic, Value, Weights
+from tatnet.tracing.weights import reduced
 
 
 def reduce_sum(reader: Reader, seen: Equation) -> list[Value]:
@@ -42,8 +44,8 @@ def _reduce(
   reader: Reader, seen: Equation, over: tuple[int, ...], count: int | None
 ) -> list[Value]:
   (value,) = seen.inputs
-  if isinstance(value, Weights) and count is not None:
-    return [dataclasses.replace(value, initial=None, is_mean=True, array=None)]
+  if isinstance(value, Weights):
+    return [reduced(value, count)]
   if not is_signal(value):
     return without_signal(seen)
   if not isinstance(value, (Signal, Statistic)):
@@ -53,7 +55,12 @@ def _reduce(
   labels = frozenset(value.axes[i] for i in over)
   if isinstance(value, Signal) and value.node.is_raw and value.is_linear and "b" not in labels:
     axes = axis_labels.reduced(value.axes, over)  # preprocessing
-    return [dataclasses.replace(value, axes=axes, layout=(*value.layout, ("reduce", over)))]
+    step = "reduce locations" if labels == {"s"} else "reduce"
+    made = dataclasses.replace(value, axes=axes, layout=(*value.layout, (step, over)))
+    if not (value.layout and value.layout[-1][0] == "square" and "f" in labels and count):
+      return [made]
+    size = value.layout[-1][1] ** 2 * count  # what divides the input by its length, perhaps
+    return [Statistic(value.node, size, axes, labels, lambda: made, size=count)]
   if isinstance(value, Statistic) and value.over <= {"s", "b"} and "f" in labels:
     value = pooled(reader, value, seen)  # a statistic of what was averaged over locations
   axes = axis_labels.reduced(value.axes, over)
@@ -104,10 +111,19 @@ def _pooled_again(
 
 
 def _mean(signal: Signal) -> float:
-  """Expected value of an elementwise function of the signal."""
+  """Expected value of an elementwise function of the signal; NaN if it is not known."""
+  scale = signal.coefficient
+  if not (signal.node.is_gaussian or signal.node.is_raw):
+    # Behind an activation mean and mean square are known, and with them those of a parabola.
+    points = scale * np.array([-2.0, -1.0, 0.0, 0.7, 1.0, 2.0])
+    values = expressions.evaluate(signal.expression, points)
+    a, b, c = np.polyfit(points, values, 2)
+    off = np.abs(values - np.polyval((a, b, c), points)).max()
+    mean = mean_of(dataclasses.replace(signal, expression=VARIABLE))
+    return math.nan if off > 1e-9 * np.abs(values).max() else float(a * scale**2 + b * mean + c)
   z, w = quadrature.normal_rule(panels=96)
   with np.errstate(all="ignore"):
-    return float(w @ expressions.evaluate(signal.expression, signal.coefficient * z))
+    return float(w @ expressions.evaluate(signal.expression, scale * z))
 
 
 def window_sum(reader: Reader, seen: Equation) -> list[Value]:

@@ -112,6 +112,7 @@ def _report_q(reader: Reader, seen: Equation, node: Node, factor: float) -> None
 
 RULES: dict[str, Rule] = {
   **dict.fromkeys(ELEMENTWISE, elementwise.elementwise),
+  "interp": elementwise.interpolated,
   "convert_element_type": shapes.converted,
   **dict.fromkeys(_UNCHANGED, shapes.unchanged),
   **dict.fromkeys(_REARRANGED, shapes.rearranged),

@@ -10,6 +10,7 @@ from tatnet.tracing import axes as axis_labels
 from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
 from tatnet.tracing.signals import linear, pooled
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
+from tatnet.tracing.weights import joined
 
 
 def unchanged(reader: Reader, seen: Equation) -> list[Value]:
@@ -140,7 +141,7 @@ def pad(reader: Reader, seen: Equation) -> list[Value]:
   """Zeros around an image change nothing; zero channels dilute q."""
   value = pooled(reader, seen.inputs[0], seen)
   if not isinstance(value, Signal):
-    return unreadable(seen) if is_signal(value) else without_signal(seen)
+    return unreadable(seen) if is_signal(value) else joined(seen)
   signal = linear(reader, value, seen)
   share = 1.0
   for axis, before, after in zip(signal.axes, seen.in_shapes[0], seen.out_shapes[0], strict=True):
@@ -205,7 +206,7 @@ def _concatenated(seen: Equation, values: list[Value]) -> list[Value]:
     isinstance(v, Known) for v in values
   ):
     return [values[0]]
-  return without_signal(seen)
+  return joined(seen)
 
 
 def _same(a: Signal, b: Signal) -> bool:

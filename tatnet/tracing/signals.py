@@ -148,6 +148,9 @@ def settle(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]
     scale = float(f"{scale:.12g}")
     activation, factor = expressions.as_unit_layer(expression, scale)
   except (ValueError, TypeError, ArithmeticError) as error:
+    if not node.is_gaussian:  # what it is applied to is at fault, whatever the function
+      reader.network.look_before(node, place)
+      return reader.network.mended(node, place), 1.0
     reader.findings.error(
       "nonlinearity without a map",
       place,

@@ -35,7 +35,7 @@ class Data:
     keep: for masks the probability of True.
     low: for uniform random numbers the least; they reach 1 further.
     scale: for masks the value of True.
-    size: for masks the number of entries that are drawn.
+    size: for masks the number of entries that are drawn, for running statistics their own.
     name: of the integer input that it is.
     array: the constant itself, where it is known.
   """
@@ -58,11 +58,15 @@ class Weights:
     initial: the number that all entries have at initialisation; None if they
       differ or it is not known.
     certain: whether the initial values are known at all.
-    factor: by which constants have multiplied them.
+    factor, degree: they are of the size ``factor * inputs ** (-degree / 2)``; see
+      `tatnet.tracing.weights`.
+    form: "random" for entries of mean 0, "mean" for an average of such, "squares" for their
+      squares, "number" for what is made of sums of squares.
+    is_unknown: whether something was done to them that leaves no size that is known.
+    gains: parameters of unknown value that they were multiplied by, taken to start at 1.
     size: number of entries of the parameter.
     array: the parameter itself, where it is known and nothing was done to it.
-    is_mean: whether it is an average of the parameters.
-    standardised: whether such an average was subtracted.
+    standardised: whether an average over them was subtracted.
     is_integer: whether it is stored as integers, whose scale says nothing.
   """
 
@@ -70,9 +74,12 @@ class Weights:
   initial: float | None = None
   certain: bool = True
   factor: float = 1.0
+  degree: float = 1.0
+  form: str = "random"
+  is_unknown: bool = False
+  gains: frozenset[str] = frozenset()
   size: int = 0
   array: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
-  is_mean: bool = False
   standardised: bool = False
   is_integer: bool = False
 
