@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tatnet.optim.settings import BELOW_ONE, COUNT, INTERVAL, Rule, check_settings
+from tatnet.optim.settings import BELOW_ONE, COUNT, INTERVAL, NOT_NEGATIVE, Rule, check_settings
 
 
 def _optional(rule: Rule) -> Rule:
@@ -20,6 +20,10 @@ RULES = {
   "workers": _optional(COUNT),
   "depth": _optional(INTERVAL),
   "width": _optional(INTERVAL),
+  "heads": _optional(INTERVAL),
+  "context": _optional(INTERVAL),
+  "patch": _optional(INTERVAL),
+  "query_scale": _optional(NOT_NEGATIVE),
   "dropout_rate": BELOW_ONE,
   "label_smoothing": BELOW_ONE,
   "average_decay": _optional(BELOW_ONE),

@@ -35,8 +35,9 @@ class Config:
   """A training run.
 
   Attributes:
-    data: digits, mnist, cifar10, cifar100, imagenet, or the path of a folder with
-      train and test, and in both one sub-folder of JPEG or PNG images for each class.
+    data: digits, mnist, cifar10, cifar100, imagenet; text, the source of Python's standard
+      library by characters; or the path of a folder with train and test, and in both one
+      sub-folder of JPEG or PNG images for each class.
     data_dir: folder of prepared TensorFlow Datasets; their own default if not given.
     fake_data: random images in place of the data, to try or to time a run.
     image_size: height and width that imagenet and folders are cropped to; if not
@@ -45,8 +46,15 @@ class Config:
       threads. Threads on up to 8 cores if not given, else processes.
     network: a name of tatnet.nets.names(); with a baseline, such as resnet50-bn, it
       has its own activation, method and shortcuts.
-    depth: hidden layers of an mlp, or layers of another network in place of the name's.
-    width: units of an mlp, or multiplier of a CIFAR ResNet's channels.
+    depth: hidden layers of an mlp, blocks of a transformer, or layers of another network
+      in place of the name's.
+    width: units of an mlp, features of a transformer's tokens, or multiplier of a CIFAR
+      ResNet's channels.
+    heads: of a transformer.
+    context: tokens of a transformer: characters of text, or patches of an image.
+    patch: height and width of a vision transformer's patches, in pixels.
+    query_scale: of the queries at the start of attention that starts as planned; 0.01 for
+      either K-FAC, which cannot move keys from queries of 0, and else 0 if not given.
     method: how the activation is shaped; none takes it as it is.
     activation: name of the activation.
     eta: target of TAT for leaky_relu.
@@ -89,6 +97,10 @@ class Config:
   network: str = "mlp"
   depth: int | None = None
   width: int | None = None
+  heads: int | None = None
+  context: int | None = None
+  patch: int | None = None
+  query_scale: float | None = None
   method: Literal["tat", "dks", "eoc", "none"] = "tat"
   activation: str = "leaky_relu"
   eta: float = 0.9
@@ -179,6 +191,7 @@ LEARNING_RATES = {
   "mnist": {"sgd": 0.01, "adam": 1e-3, "lars": 1.0, "kfac": 2e-4, "muon": 5e-3},
   "cifar10": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
   "cifar100": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
+  "text": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
   "imagenet": {"sgd": 0.1, "adam": 1e-3, "lars": 4.0, "kfac": 3e-4, "muon": 5e-3},
 }
 LEARNING_RATES["folder"] = LEARNING_RATES["cifar10"]
@@ -296,6 +309,58 @@ MODIFIED_CIFAR10 = Config(
   checkpoint_every=390,
 )
 
+# Tokens, and everything else that is said of a transformer, are the same for the contrasts.
+TEXT = Config(
+  data="text",
+  network="transformer",
+  depth=6,
+  width=128,
+  heads=4,
+  context=128,
+  eta=0.5,
+  optimizer_settings=Optimizer("adam", warmup_steps=50),
+  batch_size=16,
+  steps=600,
+  evaluate_every=300,
+  checkpoint_every=300,
+  contrast=("transformer-prenorm", "transformer-vanilla"),
+)
+
+DIGITS_VIT = Config(
+  data="digits",
+  network="vision_transformer",
+  depth=12,
+  width=64,
+  heads=4,
+  context=16,
+  patch=2,
+  eta=0.5,
+  optimizer_settings=Optimizer("adam", warmup_steps=20),
+  batch_size=32,
+  steps=300,
+  augment=False,
+  evaluate_every=100,
+  checkpoint_every=100,
+  contrast=("vision_transformer-prenorm", "vision_transformer-vanilla"),
+)
+
+CIFAR10_VIT = Config(
+  data="cifar10",
+  network="vision_transformer",
+  depth=6,
+  width=128,
+  heads=4,
+  context=64,
+  patch=4,
+  eta=0.5,
+  optimizer_settings=Optimizer("adam", warmup_steps=100),
+  batch_size=64,
+  steps=780,
+  evaluate_every=390,
+  checkpoint_every=390,
+  contrast=("vision_transformer-prenorm",),
+)
+
 CONFIGS = {
   "digits": ("a 100-layer MLP on scikit-learn's digits, on a CPU in a minute", DIGITS),
   "mnist": ("an 8-layer convnet without shortcuts on MNIST", MNIST),
@@ -303,6 +368,9 @@ CONFIGS = {
   "cifar100": ("the same on CIFAR-100", CIFAR100),
   "folder": ("the same network by Adam on a folder of images of one's own, --data", FOLDER),
   "imagenet": ("vanilla ResNet-50 on ImageNet, as in the TAT paper", IMAGENET),
+  "text": ("a causal transformer without shortcuts on Python's own source, by characters", TEXT),
+  "digits-vit": ("a vision transformer of 12 blocks without shortcuts on the digits", DIGITS_VIT),
+  "cifar10-vit": ("one of 6 blocks on CIFAR-10", CIFAR10_VIT),
   "cifar10-identity": ("the all-convolutional net of Hardt & Ma on CIFAR-10", IDENTITY_CIFAR10),
   "imagenet-identity": ("theirs on ImageNet", IDENTITY_IMAGENET),
   "cifar10-modified": ("ResNet-18 with the shortcuts of MacDonald et al.", MODIFIED_CIFAR10),

@@ -19,6 +19,7 @@ from tatnet import training
 from tatnet.training import data
 
 _LARGEST, _SIZED = 224, 32
+_TEST_PIECES = 2000  # of text: an evaluation is a matter of seconds
 IN_MEMORY = ("digits", "mnist", "cifar10", "cifar100")
 
 
@@ -53,6 +54,8 @@ def open_inputs(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
     raise ValueError(
       f"--batch-size {config.batch_size} on {mesh.size} devices; expected a multiple of them."
     )
+  if config.data == "text":
+    return characters(config, mesh)
   return (in_memory if config.data in IN_MEMORY else streamed)(config, mesh)
 
 
@@ -85,6 +88,38 @@ def in_memory(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
       images = data.shift(key, images, 2)
     return normalized(images)
 
+  return _on_devices(config, mesh, train, test, int(train[1].max()) + 1, prepare, normalized)
+
+
+def characters(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
+  """Pieces of the standard library's source, whose labels are the characters that follow."""
+  if config.context is None:
+    raise ValueError("--data text without --context; expected a number of characters.")
+  train, test = (data.load_source(split, config.context) for split in ("train", "test"))
+  spread = np.linspace(0, len(test[0]) - 1, min(_TEST_PIECES, len(test[0]))).astype(int)
+  test = (test[0][spread], test[1][spread])
+  if config.fake_data:
+    rng = np.random.default_rng(0)
+    train = test = tuple(rng.integers(0, data.CHARACTERS, part.shape, part.dtype) for part in test)
+
+  def numbers(pieces):
+    return pieces.astype(jnp.int32)
+
+  return _on_devices(
+    config, mesh, train, test, data.CHARACTERS, lambda _, pieces: numbers(pieces), numbers
+  )
+
+
+def _on_devices(
+  config: Config,
+  mesh: jax.sharding.Mesh,
+  train: tuple[np.ndarray, np.ndarray],
+  test: tuple[np.ndarray, np.ndarray],
+  num_classes: int,
+  prepare: Callable,
+  normalized: Callable,
+) -> Inputs:
+  """Inputs of arrays, every one of which lies on every device."""
   order = data.Shuffled(len(train[0]), config.batch_size, config.seed)
 
   take = jax.jit(
@@ -108,7 +143,7 @@ def in_memory(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
 
   sample = jax.ShapeDtypeStruct((config.batch_size, *train[0].shape[1:]), jnp.uint8)
   return Inputs(
-    int(train[1].max()) + 1,
+    num_classes,
     jax.eval_shape(normalized, sample),
     prepare,
     lambda _, images: normalized(images),
@@ -176,7 +211,7 @@ def _sources(config: Config) -> tuple[data.ImageSource, data.ImageSource]:
   folder = pathlib.Path(config.data)
   if not (folder / "train").is_dir() or not (folder / "test").is_dir():
     raise FileNotFoundError(
-      f"--data {config.data} is none of {', '.join((*IN_MEMORY, 'imagenet'))}, and no folder with"
+      f"--data {config.data} is none of {', '.join((*IN_MEMORY, 'text', 'imagenet'))}, and no folder with"
       " train and test in it; expected one of these names, or such a folder with one sub-folder of"
       " images per class in both."
     )

@@ -52,10 +52,19 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
     "eoc": tatnet.EOC(),
     "none": None,
   }
-  names = ("depth", "width", "shortcut", "normalization")
+  names = ("depth", "width", "shortcut", "normalization", "heads", "context", "patch")
   given: dict[str, Any] = {name: getattr(config, name) for name in names}
   given = {name: value for name, value in given.items() if value is not None}
-  given["dropout_rate"] = config.dropout_rate
+  if "transformer" in config.network:
+    if config.dropout_rate:
+      raise ValueError(
+        f"--dropout-rate {config.dropout_rate} with a transformer, which has none; expected 0."
+      )
+    needs_queries = config.optimizer in ("kfac", "adaptive-kfac")
+    scale = 0.01 * needs_queries if config.query_scale is None else config.query_scale
+    given["query_scale"] = scale
+  else:
+    given["dropout_rate"] = config.dropout_rate
   # Baselines, and the networks of Hardt & Ma, have activation and shortcuts of their own.
   if "-" not in config.network and not config.network.startswith("identity"):
     given |= {"activation": config.activation, "shortcut_weight": config.shortcut_weight}
@@ -65,6 +74,12 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
     policy = jmp.get_policy("params=float32,compute=bfloat16,output=float32")
     hk.mixed_precision.set_policy(network.module, policy)
   return network
+
+
+def loss_of(config: Config) -> tatnet.optim.Loss:
+  """Cross-entropy; of text the mean over its characters."""
+  loss = tatnet.optim.SoftmaxCrossEntropy(config.label_smoothing)
+  return tatnet.optim.MeanOverLocations(loss) if config.data == "text" else loss
 
 
 def assemble(config: Config) -> Parts:
@@ -87,7 +102,7 @@ def assemble(config: Config) -> Parts:
   )
   step = training.make_train_step(
     network,
-    tatnet.optim.SoftmaxCrossEntropy(config.label_smoothing),
+    loss_of(config),
     optimizer,
     prepare=inputs.prepare,
     average_decay=config.average_decay,

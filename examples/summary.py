@@ -10,6 +10,7 @@ import folders
 from configs import Config
 
 from tatnet import training
+from tatnet.training import data
 
 
 class Row(NamedTuple):
@@ -42,6 +43,15 @@ def print_table(rows: list[Row]) -> None:
       accuracies = f"{100 * row.result.accuracy:12.2f} % {100 * row.best_accuracy:6.2f} %"
       print(f"{run_of} {accuracies} {row.result.loss:10.4f} {row.minutes:8.1f}")
   config, result = rows[0].config, rows[0].result
+  if config.data == "text":
+    pieces = f"pieces of {config.context} characters"
+    print(f"{config.steps} steps of {config.batch_size} {pieces}, {result.count} test {pieces}.")
+    for row in rows:
+      if row.result is not None:
+        bits = row.result.loss / math.log(2)
+        print(f"{row.config.network:26} {bits:.3f} bits per character")
+    print(f"The text is that of this Python's library, SHA-256 {data.source_digest()[:16]}.")
+    return
   print(f"{config.steps} steps of {config.batch_size} images, {result.count} test images.")
 
 

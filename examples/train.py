@@ -13,12 +13,14 @@ import logging
 import pathlib
 import shlex
 import sys
+import textwrap
 import time
 import traceback
 
 import endings
 import folders
 import jax
+import sampling
 import summary
 import tyro
 from companions import Companions
@@ -28,6 +30,7 @@ from summary import Row
 
 import tatnet
 from tatnet import training
+from tatnet.training.files import write_whole
 
 
 def config_of_flags() -> Config:
@@ -69,6 +72,11 @@ def run(config: Config, folder: pathlib.Path) -> Row:
       sentence = f"Stopped and saved at step {outcome.step}. Go on with:\n  {again}"
       raise endings.Ended(sentence, endings.STOPPED)
     result = outcome.result or parts.evaluate(outcome.state, lambda _: False)
+    if config.data == "text" and is_writer:
+      params = jax.device_get(training.parameters_to_evaluate(outcome.state))
+      written = sampling.sample(parts.network, params, config.seed)
+      write_whole(folder / "sample.txt", written)
+      print(f"\n{config.network} writes:\n{textwrap.indent(written, '  ')}")
   minutes = (time.perf_counter() - begin) / 60
   return Row(config, folder, result, record.best_accuracy, minutes)
 

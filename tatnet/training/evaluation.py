@@ -19,9 +19,10 @@ class Result(NamedTuple):
   """Means over a whole data set.
 
   Attributes:
-    loss: cross-entropy, without label smoothing; NaN, with a warning, where a label is
-      none of the network's classes.
-    accuracy: share of examples whose largest logit is that of their label.
+    loss: cross-entropy, without label smoothing, in nats; of examples with a label at every
+      location the mean over them. NaN, with a warning, where a label is none of the network's
+      classes.
+    accuracy: share of labels whose logit is the largest.
     count: number of examples.
   """
 
@@ -42,8 +43,8 @@ def make_evaluation(
 
   Returns:
     A function ``(params, network_state, batches) -> Result``. Batches are
-    ``{"image", "label", "mask"}``; entries whose mask is False, which pad the last
-    batch, do not count.
+    ``{"image", "label", "mask"}``, labels ``[batch]`` or ``[batch, *locations]``; entries whose
+    mask ``[batch]`` is False, which pad the last batch, do not count.
 
   Raises:
     ValueError: the function is called without batches.
@@ -65,24 +66,29 @@ def make_evaluation(
     logits, _ = network.apply(params, network_state, None, inputs, is_training=False)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
     correct = jnp.argmax(logits, -1) == batch["label"]
-    mask = batch["mask"]
-    # where, not a product: padding may hold anything, NaN too.
-    unknown = mask & ~are_classes(logits, batch["label"])
-    return jnp.stack(
-      [jnp.where(mask, values, 0).sum() for values in (losses, correct, mask, unknown)]
+    unknown = ~are_classes(logits, batch["label"])
+    locations = tuple(range(1, losses.ndim))
+    of_examples = (
+      losses.mean(locations),
+      correct.mean(locations),
+      jnp.ones(len(losses)),
+      unknown.sum(locations),
+      jnp.full(len(losses), math.prod(losses.shape[1:])),
     )
+    # where, not a product: padding may hold anything, NaN too.
+    return jnp.stack([jnp.where(batch["mask"], values, 0).sum() for values in of_examples])
 
   def evaluate(params, network_state, batches: Iterable[Batch]) -> Result:
     # Summed on the host in double precision: 32 bits lose counts beyond 2^24.
     totals = [jax.device_get(sums(params, network_state, batch)).astype(float) for batch in batches]
     if not totals:
       raise ValueError("evaluate got no batches; expected at least one.")
-    loss, correct, count, unknown = functools.reduce(lambda a, b: a + b, totals)
+    loss, correct, count, unknown, labels = functools.reduce(lambda a, b: a + b, totals)
     if unknown:
       loss = math.nan
       _logger.warning(
         "%d of %d labels are none of the network's classes: the loss is not a number.",
-        *(unknown, count),
+        *(unknown, labels),
       )
     return Result(loss / count, correct / count, int(count))
 

@@ -32,6 +32,8 @@ def small(example, name, folder, **options):
   settings = {"network": "mlp", "depth": 3, "width": 8, "activation": "tanh", "method": "dks"}
   settings |= {"steps": 2, "batch_size": 8, "image_size": 16, "burn_in": 0, "contrast": ()}
   settings |= {"factors_every": 1}
+  if config.heads:  # an MLP knows nothing of tokens
+    settings |= {"network": config.network, "depth": 1, "heads": 2}
   settings |= {"warmup_steps": 0, "shortcut": None, "fake_data": True, "out": str(folder / "run")}
   return config.replaced(**(settings | options))
 
@@ -39,6 +41,7 @@ def small(example, name, folder, **options):
 NAMES = (
   *("digits", "mnist", "cifar10", "cifar100", "imagenet"),
   *("folder", "cifar10-identity", "imagenet-identity", "cifar10-modified"),
+  *("text", "digits-vit", "cifar10-vit"),
 )
 
 
@@ -65,6 +68,40 @@ def test_networks_of_the_configs_exist(example, name):
   for each in (config, *map(config.contrasted, config.contrast)):
     network = loop.build(each.resolved(), 10)
     assert network.name == each.network
+
+
+def test_text_ends_with_bits_and_a_sample(example, tmp_path, capsys):
+  (row,) = example.main(small(example, "text", tmp_path, context=16))
+  said = capsys.readouterr().out
+  assert f"{row.result.loss / np.log(2):.3f} bits per character" in said
+  written = (tmp_path / "run" / "sample.txt").read_text()
+  assert written.startswith("def ")
+  assert len(written) == 16
+
+
+def test_queries_of_zero_are_not_for_kfac(example):
+  import loop
+
+  config = example.CONFIGS["text"][1]
+  scales = {
+    optimizer: loop.build(config.replaced(optimizer=optimizer).resolved(), 10).options[
+      "query_scale"
+    ]
+    for optimizer in ("adam", "kfac", "adaptive-kfac")
+  }
+  assert scales == {"adam": 0.0, "kfac": 0.01, "adaptive-kfac": 0.01}
+
+
+@pytest.mark.parametrize(
+  ("options", "said"),
+  [
+    ({"context": None}, "--context; expected a number of characters"),
+    ({"dropout_rate": 0.1}, "--dropout-rate 0.1 with a transformer"),
+  ],
+)
+def test_text_says_what_it_needs(example, tmp_path, options, said):
+  with pytest.raises(example.endings.Ended, match=said):
+    example.main(small(example, "text", tmp_path, **options))
 
 
 def test_schedules_of_the_papers(example):

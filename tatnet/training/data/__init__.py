@@ -16,10 +16,12 @@ from tatnet.training.data.decode import (
 from tatnet.training.data.images import EncodedImage, ImageFolder, ImageSource, TfdsImages
 from tatnet.training.data.pipeline import ImageBatches, image_batches
 from tatnet.training.data.prepared import DamagedData, DataNotPrepared
+from tatnet.training.data.source import CHARACTERS, decode, encode, load_source, source_digest
 from tatnet.training.data.statistics import STATISTICS, ChannelStatistics, normalize
 
 __all__ = [
   "ARRAY_DATA",
+  "CHARACTERS",
   "STATISTICS",
   "ChannelStatistics",
   "DamagedData",
@@ -33,12 +35,16 @@ __all__ = [
   "TfdsImages",
   "UnreadableImage",
   "center_crop",
+  "decode",
   "decode_image",
+  "encode",
   "evaluation_batches",
   "image_batches",
   "load_arrays",
+  "load_source",
   "normalize",
   "pad_crop_flip",
   "random_resized_crop_flip",
   "shift",
+  "source_digest",
 ]
