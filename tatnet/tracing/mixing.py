@@ -33,7 +33,9 @@ def by_constants(
   """
   if signal.softmax:
     return Signal(without_softmax(reader, signal, seen).node, 1.0, axes)
-  layout = (*signal.layout, ("mixed", seen.place))
+  # Products with one matrix are one signal, wherever they are written.
+  which = seen.place if matrix is None else _digest(matrix)
+  layout = (*signal.layout, ("mixed", which))
   if matrix is not None and not np.any(matrix):
     return Signal(signal.node, 0.0, axes, layout=layout)
   if signal.node.is_raw:  # preprocessing
@@ -44,6 +46,10 @@ def by_constants(
     return _reported(reader, seen, signal, axes, "whose entries are not known while tracing")
   mix = _features if label == "f" else _locations
   return mix(reader, seen, Signal(signal.node, signal.scale, axes, layout=layout), matrix)
+
+
+def _digest(matrix: np.ndarray) -> tuple[tuple[int, ...], int]:
+  return matrix.shape, hash((np.round(matrix, 6) + 0.0).tobytes())
 
 
 def _features(reader: Reader, seen: Equation, signal: Signal, matrix: np.ndarray) -> Value:
@@ -89,6 +95,8 @@ def _locations(reader: Reader, seen: Equation, signal: Signal, matrix: np.ndarra
     if matrix.shape[0] == matrix.shape[1]:
       average.node.rows = matrix.T
     return average
+  if (step := step_of(matrix.T)) is not None:
+    return mixed(reader, seen, signal, step)
   norms = np.sqrt(np.sum(matrix**2, axis=0))
   return _reported(
     reader,
@@ -136,6 +144,8 @@ def step_of(matrix: np.ndarray) -> float | None:
   Args:
     matrix: A, shape [tokens, tokens].
   """
+  if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or np.any(matrix < -_CLOSE):
+    return None
   some = np.unique(np.linspace(0, len(matrix) - 1, min(len(matrix), _SOME)).round().astype(int))
   rows = matrix[some].astype(np.float64)
   sums, squares = rows.sum(1), np.sum(rows**2, axis=1)

@@ -83,11 +83,30 @@ def by_hand(causal):
   return attend
 
 
+def by_scaled_weights(causal):
+  schedule = tatnet.attention_schedule(TOPOLOGY, ACT, causal=causal)
+
+  def attend(params, q, k, v, n):
+    del params
+    tokens = q.shape[1]
+    logits = jnp.einsum("bihd,bjhd->bhij", q, k) + schedule.log_attention(n, tokens)
+    weights = jax.nn.softmax(logits) * schedule.row_scale(n, tokens)[:, None]
+    return jnp.einsum("bhij,bjhd->bihd", weights, v)
+
+  return attend
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
   "attend",
-  [by_library, by_hand, lambda c: by_bias(c, np.float64), lambda c: by_bias(c, np.float32)],
-  ids=["library", "by hand", "bias", "bias of 32 bits"],
+  [
+    by_library,
+    by_hand,
+    by_scaled_weights,
+    lambda c: by_bias(c, np.float64),
+    lambda c: by_bias(c, np.float32),
+  ],
+  ids=["library", "by hand", "scaled weights", "bias", "bias of 32 bits"],
 )
 @pytest.mark.parametrize("tokens", [2, 7, 200])
 def test_planned_attention_is_a_mixing_of_its_step(attend, causal, tokens):
@@ -144,6 +163,30 @@ def test_shaped_attention_and_value_skipinit_are_the_identity():
   found, warned = read(skipinit, params=parameters(queries=0.3))
   assert found == tatnet.chain(DEPTH)
   assert not warned
+
+
+def shaped_by_hand(params, q, k, v, n):
+  del params, n
+  seen = jnp.tri(q.shape[1], dtype=bool)
+  logits = jnp.where(seen, jnp.einsum("bihd,bjhd->bhij", q, k), -jnp.inf)
+  centre = seen / seen.sum(1, keepdims=True)
+  attention = jnp.einsum("bhij,bjhd->bihd", jax.nn.softmax(logits), v)
+  return v + attention - jnp.einsum("ij,bjhd->bihd", centre, v)
+
+
+def test_shaped_attention_by_hand_is_the_identity():
+  found, warned = read(shaped_by_hand)
+  assert found == tatnet.chain(DEPTH)
+  assert not warned
+
+
+def test_products_with_two_matrices_on_one_line_are_two_signals():
+  def attend(params, q, k, v, n):
+    del params, q, k, n
+    first, second = jnp.full([7, 7], 1 / 7), jnp.asarray(np.tri(7) / np.arange(1, 8)[:, None])
+    return v + jnp.einsum("ij,bjhd->bihd", first, v) - jnp.einsum("ij,bjhd->bihd", second, v)
+
+  assert findings(attend)
 
 
 def test_attention_that_starts_elsewhere_is_a_finding():
