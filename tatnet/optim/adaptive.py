@@ -7,10 +7,14 @@ import jax.numpy as jnp
 import optax
 
 from tatnet.optim.alias import are_weights
+from tatnet.optim.averages import trace_of
 from tatnet.optim.batch_model import BatchModel
-from tatnet.optim.blocks import Uncovered
+from tatnet.optim.blocks import Uncovered, checked_limit, covered_blocks
 from tatnet.optim.factors import Factors
+from tatnet.optim.groups import Group, grouped
 from tatnet.optim.kfac import scale_by_kfac
+from tatnet.optim.layers import as_layers
+from tatnet.optim.penalty import Penalty
 from tatnet.optim.quadratic import (
   Quadratic,
   adapted_damping,
@@ -27,11 +31,16 @@ from tatnet.optim.settings import (
   check_settings,
   value_of,
 )
-from tatnet.optim.state import ScaleByKfacState
+from tatnet.optim.state import ScaleByKfacState, check_state
 
 # Of the trace of the curvature: where the damping starts. Its largest eigenvalue is some
 # ten times that.
 _FIRST_DAMPING = 3e-3
+# Where it ends at the latest. The model of a batch is good on that batch at any damping;
+# with next to none, every step fits its batch and little else.
+_LOWEST_DAMPING = 1e-7
+# A last step that is to be made longer is so for one batch.
+_LARGEST_MOMENTUM = 1.0
 # A step that raises the loss by as much as the model expected it to fall is not taken.
 _WORST_RATIO = -1.0
 _LARGEST_RISE = 0.1  # of the loss, where the model expects one
@@ -95,14 +104,15 @@ def adaptive_kfac(
   2. On the batch, the loss after a step :math:`w_1 v_1 + w_2 v_2` is about
      :math:`L + b^T w + \tfrac12 w^T (A + \lambda D) w`, with the exact curvature C of
      the batch in :math:`A_{ij} = v_i^T C v_j`, and :math:`b_i = g^T v_i`,
-     :math:`D_{ij} = v_i^T v_j`. Its minimum gives the learning rate :math:`-w_1` and
-     the momentum :math:`w_2`.
+     :math:`D_{ij} = v_i^T v_j`. Its minimum with :math:`|w_2| \le 1` gives the learning
+     rate :math:`-w_1` and the momentum :math:`w_2`.
   3. The loss of the same batch after the step, over the change that the model expected
      without damping, is the reduction ratio. Where it is below -1 (the loss rises by
      more than it was to fall) or no number, the step is not taken, and the damping
      grows by 4.
   4. On every `adapt_every`-th update the damping shrinks by :math:`0.9^5` where the
-     ratio is above 3/4, and grows by as much where it is below 1/4.
+     ratio is above 3/4, and grows by as much where it is below 1/4. It stays above
+     :math:`10^{-7}` of the curvature's trace: with less, a step fits its batch and no more.
 
   The damping starts as a fixed part of the curvature's trace, so that the scale of the
   loss does not matter. Each of the three may be fixed instead.
@@ -178,6 +188,10 @@ def adaptive_kfac(
 
   penalty = Penalty(weight_decay, are_weights if weight_decay_mask is None else weight_decay_mask)
 
+  def groups_of(params) -> dict[str, Group]:
+    layers = as_layers(params).arrays
+    return grouped(covered_blocks(layers, checked_limit(dense_up_to), uncovered))
+
   def init(params) -> AdaptiveKfacState:
     def number(value=0.0):  # each an array of its own, so that a step may donate them
       return jnp.full([], value, jnp.float32)
@@ -206,6 +220,7 @@ def adaptive_kfac(
     **extra_args,
   ):
     del extra_args
+    check_state(state, AdaptiveKfacState)
     _check_model(params, model)
     count = state.kfac.count
     decayed = penalty.of(params)
@@ -231,6 +246,10 @@ def adaptive_kfac(
     )
     rate = None if learning_rate is None else -value_of(learning_rate, count)
     coefficients = minimizer(quadratic, lam, (rate, momentum))
+    if momentum is None:
+      bounded = jnp.clip(coefficients[1], -_LARGEST_MOMENTUM, _LARGEST_MOMENTUM)
+      best = minimizer(quadratic, lam, (rate, bounded))
+      coefficients = jnp.where(coefficients[1] == bounded, coefficients, best)
     step = combination(coefficients, directions)
     expected = quadratic.change(coefficients)
     change = model.loss_at(optax.apply_updates(params, step)) - model.loss
@@ -246,7 +265,8 @@ def adaptive_kfac(
     is_taken = kfac.moves & is_good
     if damping is None:
       is_turn = (count - burn_in + 1) % adapt_every == 0
-      adapted = jnp.where(is_turn, adapted_damping(lam, ratio), lam)
+      lowest = _LOWEST_DAMPING * trace_of(groups_of(params), kfac.curvature)
+      adapted = jnp.where(is_turn, adapted_damping(lam, ratio, lowest=lowest), lam)
       adapted = jnp.where(is_good, adapted, lam * _AFTER_A_REJECTED_STEP)
       lam = jnp.where(kfac.moves, adapted, state.damping)
 
@@ -272,33 +292,6 @@ def adaptive_kfac(
     )
 
   return optax.GradientTransformationExtraArgs(init, update)
-
-
-class Penalty(NamedTuple):
-  """Half the squared length of the weights, times a number.
-
-  Attributes:
-    weight: the number.
-    mask: of the parameters that it acts on.
-  """
-
-  weight: float
-  mask: Any
-
-  def of(self, tree: Any) -> Any:
-    """Its curvature times a tree like the parameters; at the parameters, its gradient."""
-    zeros = optax.tree.zeros_like(tree)
-    if not self.weight:
-      return zeros
-    decay = optax.add_decayed_weights(self.weight, self.mask)
-    return decay.update(zeros, decay.init(tree), tree)[0]
-
-  def products(self, *directions: Any) -> jax.Array:
-    """Products of directions with its curvature, ``[k, k]``."""
-    if not self.weight:
-      return jnp.zeros([len(directions)] * 2)
-    count, scaled = len(directions), map(self.of, directions)
-    return inner_products(*directions, *scaled)[:count, count:]
 
 
 def _check_model(params: Any, model: Any) -> None:

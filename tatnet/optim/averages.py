@@ -53,6 +53,11 @@ def inverted(
   return result, is_finite
 
 
+def trace_of(groups: Mapping[str, Group], curvature: ByLayer) -> jax.Array:
+  """Of the averaged curvature of all layers."""
+  return sum(group.block.trace(curvature[key]) for key, group in groups.items())
+
+
 def rate_of(decay: jax.Array | float, batches: jax.Array) -> jax.Array:
   """Weight of a new batch in the averages: 1 for the first, ``1 - decay`` in the long run."""
   # 1 - decay ** n as expm1, and the logarithm in full precision where it can be had: a

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from tatnet.optim.averages import absorbed, inverted, rate_of
+from tatnet.optim.averages import absorbed, inverted, rate_of, trace_of
 from tatnet.optim.blocks import Block, Uncovered, check_uncovered, checked_limit, covered_blocks
 from tatnet.optim.factors import Factors, checked, dtype_of
 from tatnet.optim.groups import grouped
@@ -22,7 +22,7 @@ from tatnet.optim.settings import (
   value_of,
   whole,
 )
-from tatnet.optim.state import ScaleByKfacState
+from tatnet.optim.state import ScaleByKfacState, check_state
 
 
 def scale_by_kfac(
@@ -141,6 +141,7 @@ def scale_by_kfac(
     updates, state: ScaleByKfacState, params=None, *, factors: Factors, damping=None, **extra_args
   ):
     del params, extra_args
+    check_state(state, ScaleByKfacState)
     gradients, elsewhere, restore = as_layers(updates)
     layers = blocks(gradients)
     factors = checked(factors, layers, gradients, elsewhere, uncovered)
@@ -173,7 +174,7 @@ def scale_by_kfac(
     # One damping for all layers, those included that are only divided.
     lam = value_of(given, state.count) if damping is None else damping
     if callable(lam):
-      lam = lam(sum(group.block.trace(curvature[key]) for key, group in groups.items()))
+      lam = lam(trace_of(groups, curvature))
     lam = jnp.where(is_time, lam, state.damping).astype(state.damping.dtype)
     # A loop of no or one turn: unlike lax.cond, it does not copy the state when
     # there is nothing to do.

@@ -39,6 +39,15 @@ class ScaleByKfacState(NamedTuple):
   curvature: dict[str, dict[str, jax.Array]]
 
 
+def check_state(state: Any, kind: type) -> None:
+  """Raises TypeError unless the state is of a kind: a checkpointer may have made dictionaries of it."""
+  if not isinstance(state, kind):
+    raise TypeError(
+      f"update got a state of the type {type(state).__name__}; expected {kind.__name__}, as init"
+      " makes it. What restores a checkpoint needs the structure: jax.eval_shape(optimizer.init, params)."
+    )
+
+
 def factors_due(opt_state: Any) -> jax.Array:
   """Whether the next update of an optimiser wants factors.
 

@@ -119,15 +119,60 @@ def test_damping_changes_on_every_second_step_by_the_ratio():
     np.testing.assert_allclose(after.damping, before.damping * factor, rtol=1e-5)
 
 
-def test_damping_starts_in_proportion_to_the_curvature():
-  *_, state, _ = automatic()[1]
+def trace_of(state):
+  """Of the averaged curvature."""
   sides = optim.curvature_by_layer(state, mlp_params((4, 5, 3)))
-  trace = sum(
+  return sum(
     np.trace(optim.symmetric.average_of(layer["inputs"]))
     * np.trace(optim.symmetric.average_of(layer["outputs"]))
     for layer in sides.values()
   )
-  assert 1e-4 * trace < state.damping < 1e-1 * trace
+
+
+def test_damping_starts_in_proportion_to_the_curvature():
+  *_, state, _ = automatic()[1]
+  assert 1e-4 * trace_of(state) < state.damping < 1e-1 * trace_of(state)
+
+
+@functools.cache
+def one_step():
+  """Jitted: updates, the new state, and the gradients."""
+  optimizer = optim.adaptive_kfac(**(OPTIONS | {"adapt_every": 1}))
+  evaluate = optim.value_grad_and_factors(tapped_mlp, LOSS)
+
+  @quick_jit
+  def step(params, state):
+    found = evaluate(params, X, Y, key=jax.random.key(9))
+    return *optimizer.update(
+      found.gradients, state, params, factors=found.factors, model=found.model
+    ), found.gradients
+
+  return step
+
+
+def test_damping_ends_in_proportion_to_the_curvature():
+  params, updates, _, before, _ = automatic()[-1]
+  before = before._replace(damping=jnp.float32(1e-20))
+  _, after, _ = one_step()(optax.apply_updates(params, updates), before)
+  assert after.rejected == before.rejected
+  np.testing.assert_allclose(after.damping, 1e-7 * trace_of(after), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_last_step_is_never_made_longer(sign):
+  params, updates, _, before, _ = automatic()[-1]
+  params = optax.apply_updates(params, updates)
+  before = before._replace(step=jax.tree.map(lambda d: 1e-3 * sign * d, before.step))
+  updates, after, gradients = one_step()(params, before)
+  assert abs(float(after.momentum)) == 1
+  decays = DECAY * np.diag(is_weight(params))
+  gradient = flat(gradients) + decays @ flat(params)
+  damped = fisher_of()(params) + decays + float(before.damping) * np.eye(len(gradient))
+  step, last = flat(updates), float(after.momentum) * flat(before.step)
+  direction = (last - step) / float(after.learning_rate)
+  slope = direction @ (gradient + damped @ step)  # the rate is the best for that momentum
+  assert abs(slope) < 1e-5 * np.linalg.norm(direction) * np.linalg.norm(gradient)
+  assert last @ (gradient + damped @ step) < 0  # a longer one would be better for this batch
 
 
 @pytest.mark.parametrize("given", [{"learning_rate": 0.1}, {"momentum": 0.5}, {"damping": 0.3}])

@@ -212,3 +212,14 @@ def test_parameters_that_are_not_layers_of_arrays(params):
 def test_state_without_kfac():
   with pytest.raises(ValueError, match="got the state of an optimiser without scale_by_kfac"):
     optim.factors_due((jnp.zeros(()),))
+
+
+@pytest.mark.parametrize("make", [lambda: optim.kfac(0.1), lambda: optim.scale_by_kfac()])
+def test_state_that_a_checkpointer_has_made_dictionaries_of(make):
+  state = make().init(PARAMS)
+  parts = state if isinstance(state, optim.ScaleByKfacState) else state[0]
+  restored = [parts._asdict(), *state[1:]]
+  with pytest.raises(TypeError, match="state of the type dict; expected ScaleByKfacState, as init"):
+    make().update(
+      PARAMS, restored if parts is not state else restored[0], PARAMS, factors=factors()
+    )
