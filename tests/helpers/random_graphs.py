@@ -32,10 +32,13 @@ FAULTS = {
   "twice": r"constant|q is not 1|not normalised",
   "twice by a matrix": r"constant|q is not 1|not normalised",
   "plain sum": r"not normalised",
+  "activated sum": r"activated term",
+  "sum of weights": r"q is not 1|not normalised",
+  "sign of weights": r"function of parameters",
 }
 HARMLESS = (
   "layer", "affine", "sum", "cross", "halves", "rms norm", "layer norm", "orthogonal", "undone",
-  "roll", "same layer again",
+  "roll", "same layer again", "unit columns", "mixed weights",
 )  # fmt: skip
 
 WEIGHTS = {
@@ -46,6 +49,11 @@ WEIGHTS = {
   "halves": 3,
   "same layer again": 4,
   "plain sum": 2,
+  "activated sum": 3,
+  "sum of weights": 2,
+  "sign of weights": 1,
+  "unit columns": 1,
+  "mixed weights": 2,
 }
 
 
@@ -131,6 +139,19 @@ class Code:
         return Stream(2 * x, a.active)
       case "twice by a matrix":
         return Stream(x @ (2 * jnp.eye(WIDTH, dtype=x.dtype)), a.active)
+      case "unit columns":
+        w = self.weights.pop()
+        return Stream(x @ (w / jnp.linalg.norm(w, axis=0)), False)
+      case "mixed weights":
+        return Stream(x @ (0.6 * self.weights.pop() - 0.8 * self.weights.pop()), False)
+      case "sum of weights":
+        return Stream(x @ (self.weights.pop() + self.weights.pop()), False)
+      case "sign of weights":
+        return Stream(x @ jnp.sign(self.weights.pop()), False)
+      case "activated sum":  # as in version 1 of ResNets
+        h = self.activation(self.affine(x))
+        y = self.affine(self.activation(self.affine(h)))
+        return Stream(self.activation(0.8 * h + 0.6 * y), True)
       case "plain sum":
         return Stream(self.affine(x) + self.affine(b.value), False)
     raise AssertionError(name)
@@ -164,7 +185,9 @@ def graph(seed: int, length: int = 5, fault: str | None = None):
       first = len(active) - 1
     steps.append((name, first, rng.randrange(len(active))))
     keeps = name in ("rms norm", "orthogonal", "undone", "roll", "dropout", "pool", "mixed tokens")
-    active.append(name == "layer" or (active[first] and (keeps or name.startswith("twice"))))
+    active.append(
+      name in ("layer", "activated sum") or (active[first] and (keeps or name.startswith("twice")))
+    )
   return tuple(steps)
 
 

@@ -14,8 +14,8 @@ def test_graphs_without_a_fault_agree(seed):
   assert outcome.outcome == "agrees", outcome.detail
 
 
-@pytest.mark.parametrize("fault", ["twice", "plain sum"])
-@pytest.mark.parametrize("seed", range(2))
-def test_a_fault_is_in_the_maps_or_named(fault, seed):
-  outcome = judge(random_graphs.model(seed, fault, RELU), SEEDS)
+@pytest.mark.parametrize("fault", random_graphs.FAULTS)
+@pytest.mark.parametrize(("seed", "activation"), [(0, RELU), (2, TANH)])
+def test_a_fault_is_in_the_maps_or_named(fault, seed, activation):
+  outcome = judge(random_graphs.model(seed, fault, activation), SEEDS)
   assert outcome.is_right, outcome.detail
