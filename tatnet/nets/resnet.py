@@ -53,7 +53,10 @@ class ResNet(ResidualNetwork):
   """A ResNet for ImageNet, with shortcuts or without.
 
   Strides sit on the 3x3 convolutions. With `shortcut_weight` 0 it is the vanilla
-  network of the TAT paper.
+  network of the TAT paper. In version 1 with a shortcut weight the activation reads the
+  output of the one before, unmixed, which the maps take as Gaussian: q grows from block to block,
+  at depth 50 and weight 0.8 to 70 with TReLU and to 2.8 with tanh (``docs/networks.md``). Use
+  version 2 there.
 
   Args:
     depth: 18, 34, 50, 101, 152 or 200.
