@@ -12,9 +12,10 @@ closed form; `attention_schedule` plans them together with the nonlinear layers.
 """
 
 from tatnet.attention.exponential import ExponentialLayer
-from tatnet.attention.functions import orthogonal_attention, planned_attention, shaped_attention
+from tatnet.attention.functions import planned_attention, shaped_attention
 from tatnet.attention.joint import attention_schedule
 from tatnet.attention.layer import AttentionLayer
+from tatnet.attention.orthogonal import orthogonal_attention
 from tatnet.attention.published import exponential_schedule, uniform_schedule
 from tatnet.attention.schedule import AttentionSchedule
 from tatnet.attention.token_kernels import token_kernels

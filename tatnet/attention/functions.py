@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.attention.arrays import check_arrays, check_reading
 from tatnet.attention.bias import NEVER, Rule, logits_bias, rule_of, tabulated
 from tatnet.attention.layer import AttentionLayer
 from tatnet.layer.fields import shown
@@ -71,14 +72,14 @@ def planned_attention(
     raise TypeError(
       f"planned_attention got layer={shown(layer)}; expected a layer of a schedule: schedule[0]."
     )
-  _check_arrays("planned_attention", queries, keys, values, mask)
+  check_arrays("planned_attention", queries, keys, values, mask)
   if layer.is_identity:
     raise ValueError(
       f"planned_attention got {layer!r}, which starts as the identity, by logits of -inf elsewhere: no"
       " token would ever attend to another. Expected a step above 0; take shaped_attention for"
       " attention that starts as the identity and learns."
     )
-  _check_reading("planned_attention", queries, keys, layer.causal, first)
+  check_reading("planned_attention", queries, keys, layer.causal, first)
 
   rule, numbers = rule_of(layer, keys.shape[1])
   if rule is tabulated and mask is not None:
@@ -159,8 +160,8 @@ def shaped_attention(
     >>> bool(jnp.allclose(out, values, atol=1e-6))
     True
   """
-  _check_arrays("shaped_attention", queries, keys, values, mask)
-  _check_reading("shaped_attention", queries, keys, causal, first)
+  check_arrays("shaped_attention", queries, keys, values, mask)
+  check_reading("shaped_attention", queries, keys, causal, first)
   gains = [identity_gain, attention_gain] + ([] if centre_gain is None else [centre_gain])
   for gain in gains:
     if jnp.shape(gain) != (values.shape[2],):
@@ -200,86 +201,6 @@ def _shaped_call(causal: bool) -> Callable[..., jax.Array]:
   return jax.jit(attend)
 
 
-def orthogonal_attention(
-  queries: jax.Array,
-  keys: jax.Array,
-  values: jax.Array,
-  *,
-  strength: float = 1.0,
-  mask: jax.Array | None = None,
-) -> jax.Array:
-  """Attention by an orthogonal matrix: ``expm(strength / sqrt(size) (Q K' - K Q')) V``.
-
-  It keeps the spectrum of the kernel over tokens, whatever queries and keys are; single
-  q values it does not keep. Tokens read those after them. The exponential is taken in the
-  space of queries and keys, of ``2 size`` dimensions.
-
-  Args:
-    queries: float array [batch, tokens, heads, size].
-    keys: float array like queries.
-    values: float array like queries.
-    strength: factor on the logits.
-    mask: booleans [batch, tokens], True where there is a token; the others are left alone.
-
-  Returns:
-    An array like values.
-
-  Raises:
-    ValueError: arrays of the wrong shapes.
-    TypeError: mask is not of booleans.
-
-  Reference:
-    Orthogonal self-attention (2026); the low-rank form is derived in the page on the theory of
-    attention.
-
-  Example:
-    >>> q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 6, 1, 4))
-    >>> out = tatnet.attention.orthogonal_attention(q, k, v)
-    >>> norms = jnp.linalg.norm(jnp.stack([v, out]), axis=(2, 4)).squeeze()
-    >>> bool(jnp.allclose(norms[0], norms[1], rtol=1e-4))
-    True
-  """
-  _check_arrays("orthogonal_attention", queries, keys, values, mask)
-  _check_reading("orthogonal_attention", queries, keys, False, 0)
-  wide = jnp.promote_types(values.dtype, jnp.float32)
-  if mask is not None:
-    queries, keys = (jnp.where(mask[..., None, None], a, 0) for a in (queries, keys))
-  queries, keys = queries.astype(wide), keys.astype(wide)
-  both = jnp.concatenate([queries, keys], axis=-1)  # U of expm(U W U') = I + U phi(W U'U) W U'
-  turned = jnp.concatenate([keys, -queries], axis=-1)  # U W'
-  gain = strength / math.sqrt(queries.shape[-1])
-  small = gain * jnp.einsum("bthi,bthj->bhij", turned, both, precision="highest")
-  read = gain * jnp.einsum("bthi,bthd->bhid", turned, values.astype(wide), precision="highest")
-  moved = jnp.matmul(_phi(small), read, precision="highest")
-  moved = jnp.einsum("bthi,bhid->bthd", both, moved, precision="highest")
-  return (values + moved).astype(values.dtype)
-
-
-_SQUARINGS, _TERMS = 12, 12
-
-
-def _phi(matrix: jax.Array) -> jax.Array:
-  """``(expm(M) - 1) / M`` by its series at a fraction of M, and doubling."""
-  # Matrix products alone: jaxlib 0.10 on two cores hangs in two stacks of factorisations.
-  norm = jnp.abs(matrix).sum(-1).max(-1)
-  halvings = jnp.clip(jnp.ceil(jnp.log2(jnp.maximum(norm, 1e-30))), 0, _SQUARINGS)
-  fraction = matrix * (2.0**-halvings)[..., None, None]
-  one = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-  phi = one
-  for n in range(_TERMS, 1, -1):
-    phi = one + jnp.matmul(fraction, phi, precision="highest") / n
-  exponential = one + jnp.matmul(fraction, phi, precision="highest")
-
-  def doubled(i, both):
-    phi, exponential = both
-    again = (i < halvings)[..., None, None]
-    more = (phi + jnp.matmul(exponential, phi, precision="highest")) / 2
-    squared = jnp.matmul(exponential, exponential, precision="highest")
-    return jnp.where(again, more, phi), jnp.where(again, squared, exponential)
-
-  return jax.lax.fori_loop(0, _SQUARINGS, doubled, (phi, exponential))[0]
-
-
 def _over_batch(matrix: jax.Array, values: jax.Array) -> jax.Array:
   return jnp.broadcast_to(matrix, (values.shape[0], *matrix.shape[1:]))
 
@@ -288,45 +209,3 @@ def _kept(out: jax.Array, mask: jax.Array, first: int | jax.Array) -> jax.Array:
   """Zeros for tokens that are missing."""
   own = jax.lax.dynamic_slice_in_dim(mask, first, out.shape[1], axis=1)
   return jnp.where(own[:, :, None, None], out, 0)
-
-
-def _check_arrays(name: str, queries, keys, values, mask) -> None:
-  shapes = [jnp.shape(array) for array in (queries, keys, values)]
-  fits = [len(shape) == 4 for shape in shapes]
-  if all(fits):
-    (batch, _, heads, size), key_shape, value_shape = shapes
-    fits = [
-      key_shape[0] == batch,
-      key_shape[2:] == (heads, size),
-      value_shape[:3] == key_shape[:3],
-    ]
-  if not all(fits):
-    raise ValueError(
-      f"{name} got queries, keys and values of shapes {', '.join(map(str, shapes))}; expected arrays"
-      " [batch, tokens, heads, size], keys and values of as many tokens."
-    )
-  if mask is None:
-    return
-  if jnp.result_type(mask) != jnp.bool_:
-    raise TypeError(
-      f"{name} got a mask of dtype {jnp.result_type(mask)}; expected booleans, True where there is a"
-      " token: lengths[:, None] > jnp.arange(tokens)."
-    )
-  if jnp.shape(mask) != shapes[1][:2]:
-    raise ValueError(
-      f"{name} got a mask of shape {jnp.shape(mask)}; expected [batch, read tokens], here"
-      f" {shapes[1][:2]}. Whether tokens read those after them is said by the schedule, or by"
-      " causal."
-    )
-
-
-def _check_reading(name: str, queries, keys, causal: bool, first) -> None:
-  reading, read = queries.shape[1], keys.shape[1]
-  starts = isinstance(first, int)
-  whole = starts and first == 0 and reading == read
-  if whole or (causal and not (starts and not 0 <= first <= read - reading)):
-    return
-  expected = "as many" if not causal else "read tokens that end with the reading ones, or go on"
-  raise ValueError(
-    f"{name} got {reading} reading and {read} read tokens and first={first}; expected {expected}."
-  )

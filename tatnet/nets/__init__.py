@@ -29,9 +29,11 @@ from tatnet.nets.registry import BASELINES, Network, architecture_of, create, na
 from tatnet.nets.residual import Block, ResidualNetwork
 from tatnet.nets.resnet import ResNet
 from tatnet.nets.shortcuts import pooled
-from tatnet.nets.transformer import Transformer, TransformerBlock, UnitRows, VisionTransformer
+from tatnet.nets.transformer import Transformer
+from tatnet.nets.transformer_block import TransformerBlock, UnitRows
 from tatnet.nets.transformer_plan import TransformerPlan
 from tatnet.nets.transformer_registry import TRANSFORMER_BASELINES, TRANSFORMERS
+from tatnet.nets.vision import VisionTransformer
 
 __all__ = [
   "BASELINES",

@@ -10,8 +10,9 @@ import jax
 from tatnet.attention.joint import attention_schedule
 from tatnet.attention.published import exponential_schedule, uniform_schedule
 from tatnet.nets.attention import CutSkipStart, IdentityStart, MimeticStart, SoftmaxStart
-from tatnet.nets.transformer import Transformer, VisionTransformer
+from tatnet.nets.transformer import Transformer
 from tatnet.nets.transformer_plan import default_step
+from tatnet.nets.vision import VisionTransformer
 from tatnet.network.nodes import Topology
 from tatnet.shaping.tat import TAT
 from tatnet.shaping.transform import transform_activation
