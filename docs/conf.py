@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
   # The library's own types that are seen in signatures and not exported.
   (r"py:class", r"tatnet\.attention\.layer\.Vectors"),
   (r"py:class", r"tatnet\.shaping\.(conditions\.LocalConditions|method\.Method)"),
-  (r"py:class", r"tatnet\.optim\.(taps\.Tap|patches\.Window|batch_model\.BatchModel)"),
+  (r"py:class", r"tatnet\.optim\.(dummies\.Tap|patches\.Window|batch_model\.BatchModel)"),
   (r"py:class", r"tatnet\.nets\.(options\.NetworkOptions|plan\.Plan|plan\.BlockPlan)"),
   (r"py:class", r"tatnet\.training\.data\.(pieces\.Pieces|decode\.Draws)"),
   (r"py:class", r"tatnet\.diagnostics\.kernels\.verdict\.Finding|Figure"),

@@ -62,6 +62,9 @@ def load_source(
 def source_digest(folder: str | pathlib.Path | None = None) -> str:
   """SHA-256 of both splits: the standard library is another with every version of Python.
 
+  Args:
+    folder: as for `load_source`.
+
   Example:
     >>> from tatnet.training import data
     >>> len(data.source_digest())
@@ -76,6 +79,9 @@ def source_digest(folder: str | pathlib.Path | None = None) -> str:
 def encode(text: str) -> np.ndarray:
   """Numbers of characters, uint8; those outside of `ALPHABET` have the last.
 
+  Args:
+    text: a string.
+
   Example:
     >>> from tatnet.training import data
     >>> data.encode("\\n a").tolist(), data.decode(data.encode("def f():"))
@@ -88,7 +94,19 @@ def encode(text: str) -> np.ndarray:
 
 
 def decode(numbers: Sequence[int] | np.ndarray) -> str:
-  """The text of numbers; raises ValueError for one that no character has."""
+  """The text of numbers.
+
+  Args:
+    numbers: integers from 0 to `CHARACTERS` - 1.
+
+  Raises:
+    ValueError: a number that no character has.
+
+  Example:
+    >>> from tatnet.training import data
+    >>> data.decode([1, 66, 96])
+    ' a\ufffd'
+  """
   numbers = np.asarray(numbers)
   if numbers.size and not (numbers.min() >= 0 and numbers.max() < CHARACTERS):
     raise ValueError(
