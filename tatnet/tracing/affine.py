@@ -187,7 +187,8 @@ def _lookup(reader: Reader, seen: Equation, operands) -> list[Value]:
   if table is None or indices is None or indices.kind != "input":
     return joined(seen) if seen.name == "gather" else without_signal(seen)
   source = reader.network.input(indices.name)
-  node = reader.network.affine(source, table.leaves, seen.place, key=("rows",))
+  rows = {"key": ("rows",), "inputs": 1 / max(seen.out_shapes[0][-1:], default=1)}
+  node = reader.network.affine(source, table.leaves, seen.place, **rows)
   return [Signal(node, 1.0, axis_labels.of_input(len(seen.out_shapes[0]), 0))]
 
 

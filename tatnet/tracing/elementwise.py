@@ -21,7 +21,7 @@ from tatnet.tracing.program import (
   without_signal,
 )
 from tatnet.tracing.raw_inputs import preprocessed, scaled
-from tatnet.tracing.signals import linear, pooled, radius_of, without_softmax
+from tatnet.tracing.signals import as_started, linear, pooled, radius_of, without_softmax
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value
 
 
@@ -216,7 +216,10 @@ def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
     if node.ends_with_guess:
       warn_of_gain(reader, node.ends_with_guess)
   sign = -1.0 if seen.name == "sub" else 1.0
-  terms = [(first.node, first.coefficient), (second.node, sign * second.coefficient)]
+  terms = [
+    (first.node, as_started(first.node, first.coefficient)),
+    (second.node, sign * as_started(second.node, second.coefficient)),
+  ]
   node, factor = reader.network.add(terms, seen.place, seen.tolerance)
   axes = first.axes if len(first.axes) >= len(second.axes) else second.axes
   unsure = first.is_unsure or second.is_unsure

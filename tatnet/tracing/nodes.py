@@ -41,7 +41,7 @@ class Node:
       share of q that all signals have in common. The identity where that is none.
     mixes: whether an affine map sums over features.
     keeps_mean: whether it leaves the mean that all features share, as weights over locations do.
-    inputs: number of entries that an affine map sums.
+    inputs: number of entries that an affine map sums; of rows of a table 1 / features.
     pools: averages over locations behind a nonlinear layer: pairs (place, locations).
     rows: of an average over tokens with constant weights those weights, [tokens, tokens].
     drops: dropout since the last nonlinear layer: pairs (place, share kept).
@@ -74,7 +74,7 @@ class Node:
   mean: Topology | None = None
   mixes: bool = True
   keeps_mean: bool = False
-  inputs: int = 0
+  inputs: float = 0
   pools: frozenset[tuple[str, int]] = frozenset()
   rows: np.ndarray | None = None
   drops: tuple[tuple[str, float], ...] = ()

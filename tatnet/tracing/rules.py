@@ -71,8 +71,6 @@ def activation(reader: Reader, seen: Equation) -> list[Value]:
     return unreadable(seen) if is_signal(value) else without_signal(seen)
   node, factor = consumed(reader, value, seen)
   tolerance = max(seen.tolerance, 1e-6)
-  if node.kind == "affine" and abs(abs(factor) * math.sqrt(node.inputs) - 1) < 1e-6:
-    factor = 1.0  # weights of variance 1, divided by the root of their inputs afterwards
   if not (node.is_raw or node.is_mended or value.is_unsure) and abs(abs(factor) - 1) > tolerance:
     _report_q(reader, seen, node, factor)
   result = reader.network.nonlinear(node, None, None, seen.place)

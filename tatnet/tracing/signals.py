@@ -1,6 +1,7 @@
 """Turning what is known of a value into nodes of the network."""
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -172,9 +173,19 @@ def linear(reader: Reader, signal: Signal, seen: Equation) -> Signal:
   )
 
 
+def as_started(node: Node, factor: float) -> float:
+  """A factor on weights of variance 1 that undoes their size, 1 / sqrt(inputs), is part of it.
+
+  So is sqrt(features) on embeddings of variance 1 / features.
+  """
+  undone = node.kind == "affine" and abs(abs(factor) * math.sqrt(node.inputs) - 1) < 1e-6
+  return math.copysign(1.0, factor) if undone else factor
+
+
 def consumed(reader: Reader, signal: Signal, seen: Equation) -> tuple[Node, float]:
   """As `settle`, for a use that asks for q = 1 of a sum: weights or the activation."""
   node, factor = settle(reader, signal, seen)
+  factor = as_started(node, factor)
   if node.kind == "centred" and node.size_unknown:
     reader.findings.error(
       "mean subtracted",

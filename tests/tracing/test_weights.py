@@ -117,6 +117,25 @@ def test_weight_normalisation_that_begins_with_the_weights_as_they_are(together)
   assert tatnet.trace(forward, jnp.ones([4, 16])) == tatnet.chain(2)
 
 
+@pytest.mark.parametrize("factor", [16.0, 1.0, 8.0])
+def test_embeddings_may_be_multiplied_by_the_root_of_their_features(factor):
+  """As they are where they start with variance 1 / features, which Flax's do."""
+
+  class Net(nn.Module):
+    @nn.compact
+    def __call__(self, ids):
+      x = factor * nn.Embed(8, 256)(ids)
+      return nn.Dense(4)(tatnet.placeholder(nn.Dense(16)(x)))
+
+  ids = jnp.zeros([4, 6], jnp.int32)
+  params = jax.eval_shape(Net().init, jax.random.key(0), ids)
+  if factor == 8:
+    with pytest.raises(tatnet.TopologyError, match="q = 64"):
+      tatnet.trace_apply(Net().apply, params, ids)
+  else:
+    assert tatnet.trace_apply(Net().apply, params, ids) == tatnet.chain(1)
+
+
 class Branch(nn.Module):
   """A norm at the end of a branch or at its beginning."""
 
