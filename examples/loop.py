@@ -106,6 +106,8 @@ def assemble(config: Config) -> Parts:
     optimizer,
     prepare=inputs.prepare,
     average_decay=config.average_decay,
+    # Gradients of attention's keys add up to zero over tokens: these are counted one by one.
+    sharing="expand" if "transformer" in config.network else "reduce",
   )
   evaluate = training.make_evaluation(network, prepare=inputs.prepare_evaluation)
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tatnet.diagnostics.kernels.delta import spread_kernels
+from tatnet.diagnostics.kernels.prediction import every_layer
 from tatnet.diagnostics.kernels.probes import (
   Probes,
   Reading,
@@ -20,6 +21,7 @@ from tatnet.diagnostics.kernels.probes import (
   with_calls,
 )
 from tatnet.diagnostics.kernels.warned import collected, findings_of, said
+from tatnet.network.lines import Mixing
 from tatnet.network.nodes import Nonlinear, Topology
 from tatnet.tracing.api import placeholder, trace
 
@@ -55,6 +57,9 @@ def traced(
   """The topology, and what its trace warned of.
 
   Places of its layers end with the number of the activation's call.
+
+  Raises:
+    ValueError: attention mixes tokens: cosines are then those of tokens of one input.
   """
 
   def call(number, x):
@@ -64,6 +69,13 @@ def traced(
   shape = jax.ShapeDtypeStruct(inputs.shape, inputs.dtype)
   with collected() as caught:
     topology = trace(with_calls(forward, activation, call), shape)
+  mixed = [node for node in every_layer(topology) if isinstance(node, Mixing) and node.step > 0]
+  if mixed:
+    raise ValueError(
+      f"The network has {len(mixed)} attention layers that mix tokens, the first {mixed[0]}: its maps are"
+      " of the cosines between tokens of one input, and this report is of those between inputs. Use"
+      " tatnet.diagnostics.token_report."
+    )
   for warning in caught:
     warnings.warn(warning.message, stacklevel=3)
   return topology, said(findings_of(caught))

@@ -175,16 +175,21 @@ def predict(
 
 def nonlinear_layers(topology: Topology) -> Iterator[Nonlinear]:
   """The nonlinear layers of a network, in the order in which `predict` walks them."""
+  return (layer for layer in every_layer(topology) if isinstance(layer, Nonlinear))
+
+
+def every_layer(topology: Topology) -> Iterator[Topology]:
+  """What a network is composed of, in the order in which `predict` walks it."""
   match topology:
-    case Nonlinear():
-      yield topology
     case Composition(parts=parts) | WeightedSum(branches=parts):
       for part in parts:
-        yield from nonlinear_layers(part)
+        yield from every_layer(part)
     case Graph(steps=steps):
       for step in steps:
         for term in step.terms:
-          yield from nonlinear_layers(term.piece)
+          yield from every_layer(term.piece)
+    case _:
+      yield topology
 
 
 def _through_line(

@@ -48,8 +48,8 @@ def kernel_report(
 
   Raises:
     TopologyError: the network cannot be traced; lists why.
-    ValueError: fewer than two inputs, no seeds, inputs with q = 0, or an activation
-      that has no maps, is never called, or is called in a way in which its calls
+    ValueError: fewer than two inputs, no seeds, inputs with q = 0, attention that mixes
+      tokens (see `tatnet.diagnostics.token_report`), or an activation that has no maps, is never called, or is called in a way in which its calls
       cannot be told apart (in a loop that is none of Haiku's, under `jax.vmap`).
     TypeError: inputs that are not float arrays.
 

@@ -249,3 +249,12 @@ def test_constructed_pairs():
 def test_bad_pairs(cosines, shape):
   with pytest.raises(ValueError, match="expected"):
     input_pairs(cosines, shape)
+
+
+def test_tokens_that_are_mixed_are_for_another_report():
+  network = tatnet.nets.create(
+    "vision_transformer", 4, depth=2, width=8, heads=2, context=4, patch=1, method=tatnet.TAT(0.3)
+  )
+  images = jax.random.normal(jax.random.key(0), [3, 2, 2, 5])
+  with pytest.raises(ValueError, match=r"2 attention layers that mix tokens.*token_report"):
+    kernel_report(network.forward, images, activation=network.activation, seeds=1)
