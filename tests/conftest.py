@@ -3,7 +3,7 @@
 Property-based tests try the same examples in every run, so that a failure is a change's
 own. Tests compile many small programs and run each a few times, so that XLA's costly
 optimisations do not pay, nor, in JAX 0.10, its newer way to make kernels, which takes
-twice as long; `.ci/run` has all of it on for the newest JAX.
+twice as long; `.ci/run` has all of it on for some files and the newest JAX.
 """
 
 import importlib.metadata
