@@ -43,6 +43,6 @@ def sample(network: tatnet.nets.Network, params: Any, seed: int, prompt: str = P
     keys = jax.random.split(jax.random.key(seed), length)
     return jax.lax.scan(character, (logits[:, -1:], caches), keys)[1]
 
-  tokens = jnp.asarray(data.encode(prompt)[None], jnp.int32)
+  tokens = jnp.asarray(data.encode_text(prompt)[None], jnp.int32)
   drawn = written(params, tokens, context - len(prompt))
-  return prompt + data.decode(jax.device_get(drawn)[:, 0])
+  return prompt + data.decode_text(jax.device_get(drawn)[:, 0])

@@ -16,7 +16,13 @@ from tatnet.training.data.decode import (
 from tatnet.training.data.images import EncodedImage, ImageFolder, ImageSource, TfdsImages
 from tatnet.training.data.pipeline import ImageBatches, image_batches
 from tatnet.training.data.prepared import DamagedData, DataNotPrepared
-from tatnet.training.data.source import CHARACTERS, decode, encode, load_source, source_digest
+from tatnet.training.data.source import (
+  CHARACTERS,
+  decode_text,
+  encode_text,
+  load_source,
+  source_digest,
+)
 from tatnet.training.data.statistics import STATISTICS, ChannelStatistics, normalize
 
 __all__ = [
@@ -35,9 +41,9 @@ __all__ = [
   "TfdsImages",
   "UnreadableImage",
   "center_crop",
-  "decode",
   "decode_image",
-  "encode",
+  "decode_text",
+  "encode_text",
   "evaluation_batches",
   "image_batches",
   "load_arrays",

@@ -32,7 +32,7 @@ def load_source(
     folder: one with Python files; None for the standard library of this interpreter.
 
   Returns:
-    uint8 inputs and int32 labels ``[pieces, context]``, numbers below `CHARACTERS`; see `encode`.
+    uint8 inputs and int32 labels ``[pieces, context]``, numbers below `CHARACTERS`; see `encode_text`.
 
   Raises:
     ValueError: an unknown split, a context below 1, or a folder with too little text.
@@ -76,7 +76,7 @@ def source_digest(folder: str | pathlib.Path | None = None) -> str:
   return digest.hexdigest()
 
 
-def encode(text: str) -> np.ndarray:
+def encode_text(text: str) -> np.ndarray:
   """Numbers of characters, uint8; those outside of `ALPHABET` have the last.
 
   Args:
@@ -84,7 +84,7 @@ def encode(text: str) -> np.ndarray:
 
   Example:
     >>> from tatnet.training import data
-    >>> data.encode("\\n a").tolist(), data.decode(data.encode("def f():"))
+    >>> data.encode_text("\\n a").tolist(), data.decode_text(data.encode_text("def f():"))
     ([0, 1, 66], 'def f():')
   """
   codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
@@ -93,7 +93,7 @@ def encode(text: str) -> np.ndarray:
   return np.where(codes < 128, table[np.minimum(codes, 127)], np.uint8(len(ALPHABET)))
 
 
-def decode(numbers: Sequence[int] | np.ndarray) -> str:
+def decode_text(numbers: Sequence[int] | np.ndarray) -> str:
   """The text of numbers.
 
   Args:
@@ -104,7 +104,7 @@ def decode(numbers: Sequence[int] | np.ndarray) -> str:
 
   Example:
     >>> from tatnet.training import data
-    >>> data.decode([1, 66, 96])
+    >>> data.decode_text([1, 66, 96])
     ' a\ufffd'
   """
   numbers = np.asarray(numbers)
@@ -127,4 +127,4 @@ def _text(root: pathlib.Path, split: str) -> np.ndarray:
     is_test = hashlib.sha256(name.as_posix().encode()).digest()[0] % _TEST == 0
     if is_test == (split == "test") and not _LEFT_OUT & set(name.parts[:-1]):
       texts.append(path.read_bytes().decode("utf-8", errors="replace").replace("\r\n", "\n"))
-  return encode("\n".join(texts))
+  return encode_text("\n".join(texts))

@@ -23,7 +23,7 @@ def folder(tmp_path):
 
 def read(folder, split):
   inputs, labels = data.load_source(split, 10, folder)
-  return data.decode(inputs.ravel()), inputs, labels
+  return data.decode_text(inputs.ravel()), inputs, labels
 
 
 def test_every_module_is_in_one_split(folder):
@@ -35,7 +35,7 @@ def test_every_module_is_in_one_split(folder):
   for text in texts:
     assert "left_out" not in text
     assert "\r" not in text
-    assert data.decode([data.CHARACTERS - 1]) not in text
+    assert data.decode_text([data.CHARACTERS - 1]) not in text
   assert len(texts[0]) > 3 * len(texts[1]) > 0
 
 
@@ -67,17 +67,17 @@ def test_the_digest_is_of_the_content(folder, tmp_path_factory):
 
 def test_the_standard_library_is_large_and_is_python():
   inputs, _ = data.load_source("test", 1000)
-  text = data.decode(inputs.ravel())
+  text = data.decode_text(inputs.ravel())
   assert len(text) > 300_000
   assert text.count("def ") > 1000
 
 
 @given(st.text())
 def test_characters_of_the_alphabet_come_back(text):
-  numbers = data.encode(text)
+  numbers = data.encode_text(text)
   assert len(numbers) == len(text)
   kept = [c if c == "\n" or " " <= c <= "~" else "\N{REPLACEMENT CHARACTER}" for c in text]
-  assert data.decode(numbers) == "".join(kept)
+  assert data.decode_text(numbers) == "".join(kept)
 
 
 def test_bad_arguments(folder, tmp_path):
@@ -89,4 +89,4 @@ def test_bad_arguments(folder, tmp_path):
   with pytest.raises(ValueError, match="has 0 characters of Python for 'train'"):
     data.load_source("train", 10, tmp_path / "empty")
   with pytest.raises(ValueError, match="expected 0 to 96"):
-    data.decode([97])
+    data.decode_text([97])
