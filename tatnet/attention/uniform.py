@@ -86,8 +86,6 @@ class UniformLayer(AttentionLayer):
   def as_matrix(self, tokens: int) -> np.ndarray:
     """The matrix A, shape [tokens, tokens]."""
     check_tokens(tokens)
-    if self.is_identity:
-      return np.eye(tokens)
     if not self.causal:
       shrink, shared = self._parts(np.array([tokens]))
       return shrink * np.eye(tokens) + shared[0]
@@ -111,6 +109,8 @@ class UniformLayer(AttentionLayer):
       counts = np.arange(1, tokens + 1)
       shrink, shared = self._parts(counts)
       return Vectors(shared, np.zeros(tokens), shrink + shared, shrink + counts * shared)
+    if self.is_identity:  # exactly, where sums would leave their rounding
+      return Vectors(np.zeros(tokens), np.zeros(tokens), np.ones(tokens), np.ones(tokens))
     old, new = _Cholesky(self.before, tokens), _Cholesky(self.after, tokens)
     passed = new.below * old.weight / old.diagonal
     # Sums from the end: what is left of them is as small as the entries that they make.
