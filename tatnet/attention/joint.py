@@ -78,7 +78,9 @@ def attention_schedule(
   parts = network.distinct_subnetworks
   mixing = {part for part in parts if isinstance(part, Mixing)}
   given = _as_steps(step)
-  if not mixing and given not in (0.0, (0.0,) * len(given if isinstance(given, tuple) else ())):
+  if not mixing and any(
+    share != 0.0 for share in (given if isinstance(given, tuple) else (given,))
+  ):
     raise ValueError(
       f"attention_schedule got a topology without attention layers and step={shown(step)}; expected"
       " tatnet.mixing(step) in front of the nonlinear layers of each block: tatnet.sequence("
@@ -130,11 +132,11 @@ def _as_steps(step: Any) -> float | tuple[float, ...] | None:
   if step is None:
     return None
   if isinstance(step, list | tuple):
-    return tuple(as_cosine_step(share) for share in step)
-  return as_cosine_step(step)
+    return tuple(_as_step(share) for share in step)
+  return _as_step(step)
 
 
-def as_cosine_step(step: Any) -> float:
+def _as_step(step: Any) -> float:
   """The share of the way to 1 by which an attention layer moves cosines.
 
   Raises:

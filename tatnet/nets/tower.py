@@ -6,7 +6,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from tatnet.attention.checks import check_count
+from tatnet.attention.checks import check_count, check_flag
 from tatnet.attention.schedule import AttentionSchedule
 from tatnet.initializers import ScaledUniformOrthogonal
 from tatnet.layer.fields import shown
@@ -14,7 +14,7 @@ from tatnet.layer.kernels import RectifierKernel
 from tatnet.layer.record import TransformedActivation
 from tatnet.nets.attention import IdentityStart, KeyValueCache, Start
 from tatnet.nets.transformer_block import TransformerBlock, UnitRows, normalized
-from tatnet.nets.transformer_plan import TransformerPlan, check_causal
+from tatnet.nets.transformer_plan import TransformerPlan
 
 Caches = tuple[KeyValueCache, ...]
 
@@ -43,7 +43,8 @@ class Tower(hk.Module):
         " of tatnet.transform_activation, or jax.nn.gelu."
       )
     self.activation, self.query_scale = activation, query_scale
-    self.causal = check_causal(kind, causal)
+    check_flag(kind, "causal", causal)
+    self.causal = causal
     self.starts = _starts(kind, plan, attention, self.causal)
     _check_q(kind, attention, activation)
 

@@ -12,7 +12,6 @@ from tatnet.nets.attention import KeyValueCache, Start
 from tatnet.nets.tower import Caches, Tower, mean_of_tokens
 from tatnet.nets.transformer_block import UnitRows
 from tatnet.nets.transformer_plan import TransformerPlan, transformer_topology
-from tatnet.network.nodes import Topology
 
 
 class Transformer(Tower):
@@ -88,12 +87,7 @@ class Transformer(Tower):
     self.vocabulary = num_classes if vocabulary is None else vocabulary
     check_count("Transformer", "vocabulary", self.vocabulary)
 
-  @staticmethod
-  def topology(
-    depth: int, *, step: float = 0.0, nonlinear: int = 2, shortcut_weight: float = 0.0
-  ) -> Topology:
-    """What `tatnet.trace` reads from the network; raises ValueError for ordinary sums."""
-    return transformer_topology(depth, step, nonlinear=nonlinear, shortcut_weight=shortcut_weight)
+  topology = staticmethod(transformer_topology)
 
   def __call__(
     self,

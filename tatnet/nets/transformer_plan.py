@@ -4,7 +4,7 @@ import dataclasses
 import math
 from typing import Literal
 
-from tatnet.attention.checks import check_count, check_finite, check_flag
+from tatnet.attention.checks import check_count, check_finite
 from tatnet.attention.weights import check_heads
 from tatnet.nets.options import check_shortcut_weight, residual_weights
 from tatnet.network.builders import chain, identity, mixing, sequence, weighted_sum
@@ -80,7 +80,7 @@ def _check_blocks(nonlinear: int, shortcut_weight: float | None, normalization) 
 
 
 def transformer_topology(
-  depth: int, step: float, *, nonlinear: int = 2, shortcut_weight: float = 0.0
+  depth: int, *, step: float = 0.0, nonlinear: int = 2, shortcut_weight: float = 0.0
 ) -> Topology:
   """What `tatnet.trace` reads from a transformer whose attention starts as planned.
 
@@ -103,9 +103,3 @@ def transformer_topology(
 def default_step(depth: int) -> float:
   """The step at which attention alone brings tokens from cosine 0 to 0.2 over the whole depth."""
   return -math.expm1(math.log(0.8) / check_count("Transformer", "depth", depth))
-
-
-def check_causal(name: str, causal: bool) -> bool:
-  """A flag; raises TypeError if it is none."""
-  check_flag(name, "causal", causal)
-  return causal

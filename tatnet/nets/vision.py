@@ -11,7 +11,6 @@ from tatnet.nets.attention import Start
 from tatnet.nets.tower import Tower, mean_of_tokens
 from tatnet.nets.transformer_block import dense
 from tatnet.nets.transformer_plan import TransformerPlan, transformer_topology
-from tatnet.network.nodes import Topology
 
 
 class VisionTransformer(Tower):
@@ -76,12 +75,7 @@ class VisionTransformer(Tower):
     )
     self.patch = check_count("VisionTransformer", "patch", patch)
 
-  @staticmethod
-  def topology(
-    depth: int, *, step: float = 0.0, nonlinear: int = 2, shortcut_weight: float = 0.0
-  ) -> Topology:
-    """What `tatnet.trace` reads from the network; raises ValueError for ordinary sums."""
-    return transformer_topology(depth, step, nonlinear=nonlinear, shortcut_weight=shortcut_weight)
+  topology = staticmethod(transformer_topology)
 
   def __call__(self, images: jax.Array, is_training: bool = False) -> jax.Array:
     """Logits of a batch.
