@@ -13,7 +13,6 @@ one that fails is named and leaves the others. ``--toy`` is everything at a size
 to try the kit itself.
 """
 
-import pathlib
 import time
 import traceback
 
@@ -47,7 +46,7 @@ def main():
       tables.append(f"{name} failed: {rows[name]['failed']}")
     print(f"{tables[-1]}\n({name}: {time.perf_counter() - start:.0f} s)\n", flush=True)
     record.write(args.out, rows, toy=args.toy)
-    pathlib.Path(args.out).with_suffix(".md").write_text("\n\n".join(tables) + "\n")
+    args.out.with_suffix(".md").write_text("\n\n".join(tables) + "\n")
   if any("failed" in found for found in rows.values()):
     raise SystemExit(1)
 

@@ -19,6 +19,13 @@ def arrays(name: str, split: str) -> tuple[np.ndarray, np.ndarray]:
   return images, (np.arange(len(images)) % _CLASSES.get(name, 10)).astype(np.int32)
 
 
+def characters(pieces: int, context: int) -> tuple[np.ndarray, np.ndarray]:
+  """Pieces of random characters, and for each the one that follows."""
+  rng = np.random.default_rng(pieces)
+  text = rng.integers(0, data.CHARACTERS, (pieces, context + 1), np.uint8)
+  return text[:, :-1], text[:, 1:].astype(np.int32)
+
+
 class Images:
   """A few random JPEGs, many times over, of 1000 classes."""
 

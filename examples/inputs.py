@@ -95,12 +95,12 @@ def characters(config: Config, mesh: jax.sharding.Mesh) -> Inputs:
   """Pieces of the standard library's source, whose labels are the characters that follow."""
   if config.context is None:
     raise ValueError("--data text without --context; expected a number of characters.")
-  train, test = (data.load_source(split, config.context) for split in ("train", "test"))
-  spread = np.linspace(0, len(test[0]) - 1, min(_TEST_PIECES, len(test[0]))).astype(int)
-  test = (test[0][spread], test[1][spread])
   if config.fake_data:
-    rng = np.random.default_rng(0)
-    train = test = tuple(rng.integers(0, data.CHARACTERS, part.shape, part.dtype) for part in test)
+    train = test = fake.characters(_TEST_PIECES, config.context)
+  else:
+    train, test = (data.load_source(split, config.context) for split in ("train", "test"))
+    spread = np.linspace(0, len(test[0]) - 1, min(_TEST_PIECES, len(test[0]))).astype(int)
+    test = (test[0][spread], test[1][spread])
 
   def numbers(pieces):
     return pieces.astype(jnp.int32)

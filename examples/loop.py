@@ -55,14 +55,15 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
   names = ("depth", "width", "shortcut", "normalization", "heads", "context", "patch")
   given: dict[str, Any] = {name: getattr(config, name) for name in names}
   given = {name: value for name, value in given.items() if value is not None}
-  if "transformer" in config.network:
+  if _is_transformer(config):
     if config.dropout_rate:
       raise ValueError(
         f"--dropout-rate {config.dropout_rate} with a transformer, which has none; expected 0."
       )
-    needs_queries = config.optimizer in ("kfac", "adaptive-kfac")
-    scale = 0.01 * needs_queries if config.query_scale is None else config.query_scale
-    given["query_scale"] = scale
+    by_kfac = config.optimizer in ("kfac", "adaptive-kfac")
+    given["query_scale"] = 0.01 if by_kfac else 0.0
+    if config.query_scale is not None:
+      given["query_scale"] = config.query_scale
   else:
     given["dropout_rate"] = config.dropout_rate
   # Baselines, and the networks of Hardt & Ma, have activation and shortcuts of their own.
@@ -74,6 +75,10 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
     policy = jmp.get_policy("params=float32,compute=bfloat16,output=float32")
     hk.mixed_precision.set_policy(network.module, policy)
   return network
+
+
+def _is_transformer(config: Config) -> bool:
+  return config.network.partition("-")[0] in tatnet.nets.TRANSFORMERS
 
 
 def loss_of(config: Config) -> tatnet.optim.Loss:
@@ -107,7 +112,7 @@ def assemble(config: Config) -> Parts:
     prepare=inputs.prepare,
     average_decay=config.average_decay,
     # Gradients of attention's keys add up to zero over tokens: these are counted one by one.
-    sharing="expand" if "transformer" in config.network else "reduce",
+    sharing="expand" if _is_transformer(config) else "reduce",
   )
   evaluate = training.make_evaluation(network, prepare=inputs.prepare_evaluation)
 

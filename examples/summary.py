@@ -50,7 +50,8 @@ def print_table(rows: list[Row]) -> None:
       if row.result is not None:
         bits = row.result.loss / math.log(2)
         print(f"{row.config.network:26} {bits:.3f} bits per character")
-    print(f"The text is that of this Python's library, SHA-256 {data.source_digest()[:16]}.")
+    if not config.fake_data:
+      print(f"The text is that of this Python's library, SHA-256 {data.source_digest()[:16]}.")
     return
   print(f"{config.steps} steps of {config.batch_size} images, {result.count} test images.")
 
