@@ -229,6 +229,7 @@ def _apply(
   has_unit_length = node.kind == "normalised" and abs(abs(factor) * math.sqrt(inputs) - 1) < 1e-6
   if weights.degree == 1 and scale == 1 and not has_unit_length:
     options["inputs"] = inputs
+  options["has_guess"] = bool(weights.gains)
   node = reader.network.affine(node, weights.leaves, seen.place, **options)
   return Signal(node, factor * scale, axes, is_unsure=signal.is_unsure)
 

@@ -141,7 +141,7 @@ def trace_apply(
 
   The rules are those of `trace`. Parameters given as arrays tell their initial
   values; of those given as `jax.ShapeDtypeStruct` biases are taken to start at 0
-  and gains of normalisations at 1, with a warning where they end a branch.
+  and gains of normalisations at 1: a warning and the printed layers say where.
 
   Args:
     apply: ``apply(params, *inputs)``. If it takes ``activation`` it is passed

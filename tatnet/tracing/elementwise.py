@@ -37,10 +37,11 @@ def elementwise(reader: Reader, seen: Equation) -> list[Value]:
   unknown = [value for value in seen.inputs if is_unknown(value, seen)]
   for value in unknown:
     report_unknown(reader, value, seen)
-  if any(is_gain(value, seen) for value in seen.inputs):
+  if not unknown and any(is_gain(value, seen) for value in seen.inputs):
+    warn_of_gain(reader, seen.place)
     for value in seen.inputs:
       if isinstance(value, (Signal, Statistic)):
-        value.node.guessed_gain = seen.place
+        value.node.has_guess = True
   if unknown:
     inputs = [
       dataclasses.replace(value, is_unsure=True) if isinstance(value, Signal) else value
@@ -212,9 +213,6 @@ def _sum(reader: Reader, seen: Equation, signals: list[Signal]) -> Signal:
       "end one of the two branches with a linear or convolutional layer.",
     )
     return dataclasses.replace(first, scale=first.node.corrected)
-  for node in (first.node, second.node):
-    if node.ends_with_guess:
-      warn_of_gain(reader, node.ends_with_guess)
   sign = -1.0 if seen.name == "sub" else 1.0
   terms = [
     (first.node, as_started(first.node, first.coefficient)),

@@ -37,6 +37,7 @@ _PRIMITIVES = {
 }  # fmt: skip
 ELEMENTWISE = frozenset(_PRIMITIVES)
 _PRIMITIVES["interp"] = lambda x, xp, fp: jax.numpy.interp(x, np.array(xp), np.array(fp))
+_COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 _LOGIC = ("and", "or", "xor", "not")
 _STEPS = ("ceil", "floor", "rem", "round")
 
@@ -54,6 +55,11 @@ class Expression:
   primitive: str
   arguments: tuple["Expression | float", ...] = ()
   options: tuple[tuple[str, Any], ...] = ()
+
+  @property
+  def is_truth(self) -> bool:
+    """Whether its values are true or false."""
+    return self.primitive in _COMPARISONS or self.primitive in _LOGIC
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Evaluates the expression on a float array; truth values become 0 and 1."""
@@ -190,7 +196,7 @@ def _switches(expression: Expression):
   """Expressions whose zeros are where a piecewise primitive changes its piece."""
   for part in _parts(expression):
     arguments = part.arguments
-    if part.primitive in ("max", "min", "eq", "ne", "lt", "le", "gt", "ge"):
+    if part.primitive in ("max", "min", *_COMPARISONS):
       yield Expression("sub", arguments)
     elif part.primitive in ("abs", "sign") and isinstance(arguments[0], Expression):
       yield arguments[0]

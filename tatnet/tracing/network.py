@@ -90,7 +90,8 @@ class Network:
 
     def made():
       self.look_before(node, place)
-      made = Node("nonlinear", (node,), nonlinear(activation, where=place), place=place)
+      where = f"{place}, gain taken as 1" if node.follows_guess else place
+      made = Node("nonlinear", (node,), nonlinear(activation, where=where), place=place)
       made.is_mended = made.is_mended or not (node.is_gaussian or activation is None)
       return made
 

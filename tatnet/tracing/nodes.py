@@ -53,7 +53,7 @@ class Node:
     corrected: factor by which a sum that was reported as not normalised is too
       large; what follows is read as if it had been mended.
     consumed: whether anything but another sum has used the node.
-    guessed_gain: where it is multiplied by a gain of unknown value, while it is normalised.
+    has_guess: whether it is multiplied by a gain that is given by its shape alone.
     passed: parameters used anywhere between the input and here.
     last_leaves: those of the affine maps that the signal ends with.
     is_gaussian: whether random weights were applied since the last nonlinearity or
@@ -85,7 +85,7 @@ class Node:
   tolerance: float = 0.0
   corrected: float = 1.0
   consumed: bool = False
-  guessed_gain: str = ""
+  has_guess: bool = False
 
   def __post_init__(self):
     # Derived once from the nodes before; following them later would recurse as
@@ -147,11 +147,12 @@ class Node:
     return self.kind in _TRANSPARENT
 
   @property
-  def ends_with_guess(self) -> str:
-    """Where weights are normalised, as at the end of a branch, with a gain of unknown value."""
-    if self.kind != "normalised" or self.sources[0].kind != "affine":
-      return ""
-    return self.guessed_gain or self.sources[0].guessed_gain
+  def follows_guess(self) -> bool:
+    """Whether its size rests on a guessed gain since the last nonlinear layer or sum."""
+    node = self
+    while not node.has_guess and node.kind != "nonlinear" and len(node.sources) == 1:
+      node = node.sources[0]
+    return node.has_guess
 
   def comes_from(self, other: "Node") -> bool:
     """Whether it is another node, centred or normalised."""

@@ -7,7 +7,14 @@ import math
 import jax.numpy as jnp
 
 from tatnet.tracing import axes as axis_labels
-from tatnet.tracing.program import Equation, Reader, is_signal, unreadable, without_signal
+from tatnet.tracing.program import (
+  Equation,
+  Reader,
+  is_signal,
+  report_later,
+  unreadable,
+  without_signal,
+)
 from tatnet.tracing.signals import linear, pooled
 from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
 from tatnet.tracing.weights import joined
@@ -162,6 +169,13 @@ def concatenate(reader: Reader, seen: Equation) -> list[Value]:
     return unreadable(seen)
   axis = seen.parameters["dimension"]
   first = signals[0]
+  if any(signal.expression.is_truth and not signal.node.is_raw for signal in signals):
+    node = report_later(
+      reader, seen, "conditions side by side",
+      "conditions on a signal are put into one array, as jnp.select and jnp.piecewise do",
+      "write the function with nested jnp.where, which is read piece by piece.",
+    )  # fmt: skip
+    return [Unreadable(node)]
   if len(signals) < len(values) and not first.node.is_raw:
     reader.findings.error(
       "concatenation with constants",

@@ -121,7 +121,7 @@ def scanned_maximum(x, r):
   return max(r(x), r(r(start)))
 
 
-def function(name, apply, parameters, shape, maximum):
+def function(name, apply, parameters, shape, maximum, warns=""):
   """A plain function apply(parameters, x, activation), given the shapes of its parameters."""
 
   def trace(x):
@@ -130,15 +130,22 @@ def function(name, apply, parameters, shape, maximum):
   def run(activation, x):
     return apply(filled(parameters), x, activation)
 
-  return Model(name, shape, trace, run, maximum)
+  return Model(name, shape, trace, run, maximum, warns)
 
+
+GAIN = "gain is given by its shape alone"
 
 MODELS = [
   linen(False),
   linen(True),
-  Model("flax nnx", (2, 6, 6, 3), trace_nnx, run_nnx, residual_maximum(2, final=1)),
+  Model("flax nnx", (2, 6, 6, 3), trace_nnx, run_nnx, residual_maximum(2, final=1), GAIN),
   function(
-    "equinox", equinox, eqx.filter_eval_shape(Equinox), (2, 3, 6, 6), residual_maximum(2, final=1)
+    "equinox",
+    equinox,
+    eqx.filter_eval_shape(Equinox),
+    (2, 3, 6, 6),
+    residual_maximum(2, final=1),
+    GAIN,
   ),
   function("scan", scanned, SCANNED, (4, 5), scanned_maximum),
 ]

@@ -177,12 +177,27 @@ def step(w, x, activation):
   return (x @ w[0] > 0) * 1.0 @ w[1]  # here: discontinuous nonlinearity: jumps
 
 
+def cases(w, x, activation):
+  x = x @ w[0]
+  x = jnp.select(
+    [x > 1, x > 0], [jnp.tanh(x), x]
+  )  # here: conditions side by side: nested jnp.where
+  return x @ w[1]
+
+
+def pieces(w, x, activation):
+  x = x @ w[0]
+  x = jnp.piecewise(x, [x < 0], [jnp.expm1, lambda x: x])  # here: conditions side by side: nested
+  return activation(x @ w[1])
+
+
 BROKEN = [
   plain_residual, activated_input, activated_pooled_input, activated_twice,
   activated_twice_with_a_lone_one, activated_blurred, activated_sum_of_activated, branch_that_ends_with_an_activation,
   sum_with_itself, tied, tied_in_part, gate, ratio, maximum_of_two, softmax_of_a_score, softmax_gate, bilinear,
   while_loop, branch_on_a_value, sorting, running_sum, factor, lone_before_marked, offset,
   positions, fixed_mask, noise, mean_over_features, step,
+  cases, pieces,
 ]  # fmt: skip
 
 

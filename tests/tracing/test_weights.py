@@ -1,7 +1,6 @@
 """What acts on a signal is computed from parameters: its size is followed, or it is named."""
 
 import re
-import warnings
 
 import flax.linen as nn
 import haiku as hk
@@ -150,15 +149,34 @@ class Branch(nn.Module):
 
 
 @pytest.mark.parametrize("at_end", [True, False])
-def test_the_gain_that_ends_a_branch_may_start_at_0(at_end):
+def test_gains_given_by_their_shapes_are_named_and_printed(at_end):
+  """Wherever they stand: at the end of a branch they often start at 0, elsewhere at 0.1."""
   x = jax.ShapeDtypeStruct((4, 16), jnp.float32)
   module = Branch(at_end)
   params = jax.eval_shape(module.init, jax.random.key(0), x)
-  with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
+  with pytest.warns(tatnet.TopologyWarning, match="taken to start at 1"):
+    topology = tatnet.trace_apply(module.apply, params, x)
+  # The branch's own layer is before the gain at its end.
+  assert ("gain taken as 1" in repr(topology)) is not at_end
+
+
+def test_gains_given_as_arrays_are_read():
+  x = jnp.ones([4, 16])
+  module = Branch(False)
+  params = module.init(jax.random.key(0), x)
+  assert "gain taken" not in repr(tatnet.trace_apply(module.apply, params, x))
+  gain = params["params"]["LayerNorm_0"]["scale"]
+  params["params"]["LayerNorm_0"]["scale"] = 0.1 * gain
+  with pytest.raises(tatnet.TopologyError, match=r"q = 0\.0099"):
     tatnet.trace_apply(module.apply, params, x)
-  said = [str(w.message) for w in caught if w.category is tatnet.TopologyWarning]
-  assert [("taken to start at 1" in text) for text in said] == [True] * at_end
+
+
+def test_a_gain_of_weight_normalisation_given_by_its_shape_is_printed():
+  module = nn.Sequential([nn.WeightNorm(nn.Dense(16)), tatnet.placeholder, nn.Dense(4)])
+  x = jax.ShapeDtypeStruct((4, 16), jnp.float32)
+  params = jax.eval_shape(module.init, jax.random.key(0), x)
+  with pytest.warns(tatnet.TopologyWarning, match="taken to start at 1"):
+    assert "gain taken as 1" in repr(tatnet.trace_apply(module.apply, params, x))
 
 
 def test_inputs_of_length_1_have_a_small_q():
