@@ -8,6 +8,7 @@ same object is read twice, by `ResidualNetwork` to build the network and by
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Iterator
 
 from tatnet.nets.options import check_shortcut_weight, residual_weights
@@ -149,12 +150,24 @@ class Plan:
     Raises:
       ValueError: shortcut_weight is None (an ordinary sum has no topology), or not
         in [0, 1).
+
+    Warns:
+      UserWarning: activations of version 1 read sums with shortcuts, which its maps take as
+        Gaussian.
     """
     check_shortcut_weight(shortcut_weight)
     if shortcut_weight is None:
       raise ValueError(
         "shortcut_weight=None has no topology: an ordinary sum does not keep q values. Expected a"
         " number w in [0, 1): the sum then has the weights w and sqrt(1 - w^2)."
+      )
+    if self.order.after and shortcut_weight:
+      warnings.warn(
+        f"Version 1 with shortcut_weight={shortcut_weight!r}: its activations read sums in which"
+        " earlier activations are left as they were, which the maps take as Gaussian; q and cosines"
+        " of the network grow beyond them, the more the larger the weight and the depth. Take"
+        " version 2 where there are shortcuts.",
+        stacklevel=3,
       )
     blocks = [
       block for run in self.runs() for block in [run.block.topology(shortcut_weight)] * run.count

@@ -166,6 +166,7 @@ def test_prelu_keeps_q_by_its_initialisation():
   assert found / (2 / (1 + 0.25**2)) == pytest.approx(1, abs=0.4)
 
 
+@pytest.mark.filterwarnings("ignore:Version 1 with shortcut_weight")
 def test_options_come_before_the_baseline():
   network = built("cifar_resnet20-bn", version=2, shortcut="projection", normalization=None)
   found, _ = parts("cifar_resnet20-bn", version=2, shortcut="projection", normalization=None)

@@ -10,6 +10,8 @@ import pytest
 import tatnet
 from tatnet.nets import MLP, CifarResNet, IdentityResNet, PreActResNet, ResNet
 
+pytestmark = pytest.mark.filterwarnings("ignore:Version 1 with shortcut_weight")
+
 # Name -> network, its arguments, the shape of its input.
 NETWORKS = {
   "mlp": (MLP, {"width": 8, "depth": 7}, (2, 12)),
