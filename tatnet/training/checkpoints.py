@@ -51,6 +51,7 @@ class Checkpoints:
       raise ValueError(f"keep={keep}; expected at least 1.")
     self.folder = pathlib.Path(folder).absolute()
     self.keep = keep
+    self._seen_whole: dict[int, Any] = {}  # stamps, where reading all of it again tells no more
 
   def save(self, step: int, state: Any) -> None:
     """Writes a checkpoint; returns when it is whole.
@@ -73,6 +74,7 @@ class Checkpoints:
       shutil.rmtree(_partial(target), ignore_errors=True)
       raise CheckpointNotWritten(self._what_is_left(target, error)) from error
     if jax.process_index() == 0:
+      self._seen_whole[int(step)] = _stamps(target)
       self._remove_old(step)
 
   def _write(self, target: pathlib.Path, state: Any) -> None:
@@ -102,10 +104,20 @@ class Checkpoints:
     for old in reversed([number for number in self.steps() if number < step]):
       if kept >= self.keep:
         _remove(self.folder / str(old))
-      elif _damage(self.folder / str(old)) is None:
+      elif self._is_whole(old):
         kept += 1
     for rest in self.folder.glob("*.partial"):
       shutil.rmtree(rest, ignore_errors=True)
+
+  def _is_whole(self, step: int) -> bool:
+    """Whether a checkpoint is intact, which is not asked again of files that nobody has touched."""
+    target = self.folder / str(step)
+    stamps = _stamps(target)
+    if self._seen_whole.get(step) != stamps:
+      if _damage(target) is not None:
+        return False
+      self._seen_whole[step] = stamps
+    return True
 
   def _what_is_left(self, target: pathlib.Path, error: Exception) -> str:
     existing = next(path for path in target.parents if path.is_dir())
@@ -163,6 +175,15 @@ def _digests(folder: pathlib.Path) -> dict[str, str]:
       with path.open("rb") as file:
         digests[str(path.relative_to(folder))] = hashlib.file_digest(file, "sha256").hexdigest()
   return digests
+
+
+def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, ...]]:
+  """What the file system says of every file: identity, size, and the times of both."""
+  stats = {str(path): path.lstat() for path in folder.rglob("*")}
+  return {
+    name: (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    for name, stat in stats.items()
+  }
 
 
 def _leaves(state: Any) -> dict[str, str]:

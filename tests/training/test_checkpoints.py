@@ -1,6 +1,7 @@
 """Checkpoints: exact round trips, and damage that is noticed."""
 
 import json
+import os
 import resource
 import shutil
 
@@ -191,6 +192,18 @@ def test_damaged_ones_do_not_count_as_kept(tmp_path):
   assert checkpoints.steps() == [1, 2, 3, 4]  # 1 is the second intact one
   checkpoints.save(5, STATE)
   assert checkpoints.steps() == [4, 5]
+
+
+@pytest.mark.parametrize("how", damages.DAMAGES)
+def test_damage_between_two_saves_is_seen_though_the_times_are_put_back(tmp_path, how):
+  checkpoints = saved(tmp_path, 1, 2, keep=2)
+  file = max((tmp_path / "2").rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+  before = file.stat()
+  how(file)
+  if file.exists():
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+  checkpoints.save(3, STATE)
+  assert checkpoints.steps() == [1, 2, 3]
 
 
 def test_the_same_step_again(tmp_path):
