@@ -85,6 +85,16 @@ def test_what_is_damaged_is_named_in_a_line(folder, what):
   assert "\n" not in str(error.value)
 
 
+def test_damage_that_a_worker_process_meets_is_named_here(folder):
+  DAMAGES["fewer classes"][0](folder)
+  source = data.TfdsImages("mnist", "test", folder.parents[1])
+  with (
+    pytest.raises(data.DamagedData, match=r"the label \d; expected one of 0 to 4"),
+    data.image_batches(source, 64, 0, train=False, num_workers=2, size=8) as batches,
+  ):
+    next(batches)
+
+
 def test_images_of_another_size_name_their_record(monkeypatch):
   from tatnet.training.data import arrays
 
