@@ -13,6 +13,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import jmp
+import optax
 from configs import Config
 from inputs import Inputs, open_inputs
 from tqdm import tqdm
@@ -60,8 +61,7 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
       raise ValueError(
         f"--dropout-rate {config.dropout_rate} with a transformer, which has none; expected 0."
       )
-    by_kfac = config.optimizer in ("kfac", "adaptive-kfac")
-    given["query_scale"] = 0.01 if by_kfac else 0.0
+    given["query_scale"] = 0.01 if _by_kfac(config) else 0.0
     if config.query_scale is not None:
       given["query_scale"] = config.query_scale
   else:
@@ -81,6 +81,28 @@ def _is_transformer(config: Config) -> bool:
   return config.network.partition("-")[0] in tatnet.nets.TRANSFORMERS
 
 
+def _by_kfac(config: Config) -> bool:
+  return config.optimizer in ("kfac", "adaptive-kfac")
+
+
+def optimizer_of(config: Config, mesh: jax.sharding.Mesh) -> optax.GradientTransformationExtraArgs:
+  """The optimiser of a run; beside K-FAC, which knows layers, the gains of attention have Adam."""
+  settings, mesh = config.optimizer_settings, mesh if mesh.size > 1 else None
+  made = training.make_optimizer(settings, config.steps, mesh)
+  if not (_is_transformer(config) and _by_kfac(config)):
+    return made
+  adam = dataclasses.replace(settings, name="adam", learning_rate=1e-3, weight_decay=0.0)
+  parts = {"layers": made, "gains": training.make_optimizer(adam, config.steps)}
+
+  def labels(params):
+    return {
+      layer: {name: "gains" if name.endswith("_gain") else "layers" for name in arrays}
+      for layer, arrays in params.items()
+    }
+
+  return optax.with_extra_args_support(optax.partition(parts, labels))
+
+
 def loss_of(config: Config) -> tatnet.optim.Loss:
   """Cross-entropy; of text the mean over its characters."""
   loss = tatnet.optim.SoftmaxCrossEntropy(config.label_smoothing)
@@ -92,9 +114,7 @@ def assemble(config: Config) -> Parts:
   mesh = training.data_mesh()
   inputs = open_inputs(config, mesh)
   network = build(config, inputs.num_classes)
-  optimizer = training.make_optimizer(
-    config.optimizer_settings, config.steps, mesh if mesh.size > 1 else None
-  )
+  optimizer = optimizer_of(config, mesh)
 
   def initial() -> training.TrainState:
     key, with_average = jax.random.key(config.seed), config.average_decay is not None
@@ -113,6 +133,7 @@ def assemble(config: Config) -> Parts:
     average_decay=config.average_decay,
     # Gradients of attention's keys add up to zero over tokens: these are counted one by one.
     sharing="expand" if _is_transformer(config) else "reduce",
+    uncovered="identity" if _is_transformer(config) else "error",
   )
   evaluate = training.make_evaluation(network, prepare=inputs.prepare_evaluation)
 

@@ -51,10 +51,11 @@ class Tower(hk.Module):
   @hk.transparent
   def _tokens(self, x: jax.Array, first: int | jax.Array = 0) -> jax.Array:
     """Tokens with their positions, each of q = 1: so is the sum."""
-    shape = [self.plan.context, self.plan.width]
-    table = hk.get_parameter("positions", shape, x.dtype, init=UnitRows())
-    table = jax.lax.dynamic_slice_in_dim(table, first, x.shape[1])
-    return (x + table) * 0.5**0.5
+    plan = self.plan
+    table = hk.Embed(plan.context, plan.width, w_init=UnitRows(), name="positions")
+    # Looked up for every example, so that K-FAC covers it.
+    places = jnp.broadcast_to(first + jnp.arange(x.shape[1]), x.shape[:2])
+    return (x + table(places).astype(x.dtype)) * 0.5**0.5
 
   @hk.transparent
   def _blocks(

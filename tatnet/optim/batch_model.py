@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tatnet.optim.layers import is_masked
 from tatnet.optim.quadratic import dot
 
 
@@ -61,7 +62,11 @@ class BatchModel:
   loss: jax.Array
 
   def loss_at(self, params: Any) -> jax.Array:
-    """The mean loss of the same batch at other parameters: one forward pass."""
+    """The mean loss of the same batch at other parameters: one forward pass.
+
+    Parameters that are another optimiser's (`optax.MaskedNode`) stay where they are.
+    """
+    params = _filled(params, self.params)
     outputs = self.program.outputs(params, self.batch, self.options)
     return self.program.mean_loss(outputs, self.batch)
 
@@ -73,7 +78,7 @@ class BatchModel:
     the Fisher matrix too. One forward-mode product for each direction, exact.
 
     Args:
-      *directions: trees like the parameters.
+      *directions: trees like the parameters; 0 where these are another optimiser's.
 
     Returns:
       A symmetric matrix of at least 32 bits.
@@ -85,13 +90,21 @@ class BatchModel:
     outputs, push = jax.linearize(
       lambda params: self.program.outputs(params, self.batch, self.options), self.params
     )
-    tangents = [push(direction) for direction in directions]
+    still = jax.tree.map(jnp.zeros_like, self.params)
+    tangents = [push(_filled(direction, still)) for direction in directions]
     slope = jax.grad(lambda outputs: self.program.mean_loss(outputs, self.batch))
     _, hessian = jax.linearize(slope, outputs)
     bent = [hessian(tangent) for tangent in tangents]
     rows = [[dot(a, b) for b in bent] for a in tangents]
     matrix = jnp.array(rows)
     return (matrix + matrix.T) / 2
+
+
+def _filled(part: Any, whole: Any) -> Any:
+  """A tree with what is another optimiser's taken from the whole."""
+  return jax.tree.map(
+    lambda own, other: other if is_masked(own) else own, part, whole, is_leaf=is_masked
+  )
 
 
 class Options(dict):

@@ -92,6 +92,26 @@ def test_queries_of_zero_are_not_for_kfac(example):
   assert scales == {"adam": 0.0, "kfac": 0.01, "adaptive-kfac": 0.01}
 
 
+@pytest.mark.parametrize("optimizer", ["kfac", "adaptive-kfac"])
+@pytest.mark.parametrize("baseline", ["", "-shaped", "-prenorm"])
+def test_either_kfac_moves_every_parameter_of_a_transformer(example, tmp_path, baseline, optimizer):
+  """Its positions as a layer, and the gains of attention, which are none, by Adam."""
+  import loop
+
+  options = {"network": f"vision_transformer{baseline}", "optimizer": optimizer}
+  options |= {"steps": 4, "burn_in": 1, "depth": 2}
+  parts = loop.assemble(small(example, "digits-vit", tmp_path, **options).resolved())
+  state = parts.initial()
+  before = jax.tree.map(np.asarray, state.params)
+  batches = parts.inputs.batches(0)
+  for _ in range(4):
+    state, _ = parts.step(state, next(batches), refresh=True)
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, state.params)
+  assert all(jax.tree.leaves(moved)), moved
+  if baseline == "-shaped":
+    assert any("identity_gain" in arrays for arrays in moved.values())
+
+
 @pytest.mark.parametrize(
   ("options", "said"),
   [

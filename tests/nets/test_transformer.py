@@ -174,7 +174,7 @@ def test_prenorm_is_an_ordinary_sum_with_normalisation():
   def linear(x, name):
     return x @ params[name]["w"] + params[name].get("b", 0)
 
-  x = (params["tokens"]["embeddings"][ids] + params["transformer"]["positions"][:4]) / jnp.sqrt(2)
+  x = (params["tokens"]["embeddings"][ids] + params["positions"]["embeddings"][:4]) / jnp.sqrt(2)
   for n in (1, 2):
     q, k, v = (
       linear(norm(x), f"block_{n}/attention/{w}").reshape(1, 4, 2, 8)

@@ -266,3 +266,40 @@ def test_update_says_what_it_lacks():
   optimizer = optim.adaptive_kfac()
   with pytest.raises(TypeError, match="model=NoneType; expected what a function made by"):
     optimizer.update(params, optimizer.init(params), params, factors=factors, model=None)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, DECAY])
+def test_what_another_optimiser_has_is_held_still_in_the_model(weight_decay):
+  labels = {"layer_0": "kfac", "layer_1": {"w": "kfac", "b": "frozen"}}
+  own = optim.adaptive_kfac(**{**OPTIONS, "weight_decay": weight_decay})
+  optimizer = optax.partition({"kfac": own, "frozen": optax.set_to_zero()}, labels)
+  evaluate = optim.value_grad_and_factors(tapped_mlp, LOSS)
+
+  @quick_jit
+  def step(params, state, key):
+    result = evaluate(params, X, Y, key=key)
+    extra = {"factors": result.factors, "model": result.model}
+    return *optimizer.update(result.gradients, state, params, **extra), result.gradients
+
+  params = mlp_params((4, 5, 3))
+  state = optimizer.init(params)
+  for key in jax.random.split(jax.random.key(0), 4):
+    before = params
+    updates, state, gradients = step(params, state, key)
+    params = optax.apply_updates(params, updates)
+  np.testing.assert_array_equal(updates["layer_1"]["b"], 0)
+  decays = weight_decay * np.diag(is_weight(before))
+  slope = flat(gradients) + decays @ flat(before)
+  step, curvature = flat(updates), np.asarray(fisher_of()(before)) + decays
+  expected = slope @ step + step @ curvature @ step / 2
+  assert expected < 0
+  np.testing.assert_allclose(optax.tree.get(state, "expected_change"), expected, rtol=1e-4)
+
+
+def test_a_layer_of_another_optimiser_makes_the_loss_of_the_whole_network():
+  params = mlp_params((4, 5, 3))
+  model = optim.value_grad_and_factors(tapped_mlp, LOSS)(params, X, Y, key=jax.random.key(0)).model
+  moved = {name: jax.tree.map(lambda p: p + 0.1, own) for name, own in params.items()}
+  part = {"layer_0": moved["layer_0"], "layer_1": optax.MaskedNode()}
+  whole = {"layer_0": moved["layer_0"], "layer_1": params["layer_1"]}
+  np.testing.assert_allclose(model.loss_at(part), model.loss_at(whole), rtol=1e-12)
