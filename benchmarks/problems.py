@@ -44,6 +44,12 @@ def prepare_digits(key, images):
   return tatnet.per_location_normalize(x)
 
 
+def prepare_digits_images(images):
+  """Images ``[n, 8, 8, 1]`` of mean 0 and variance 1."""
+  channels = data.STATISTICS["digits"]
+  return data.normalize(images, channels.mean, channels.std)
+
+
 def prepare_cifar10(key, images):
   """Inputs ``[n, 16, 16, 3]``: shifted and mirrored if there is a key, then averaged."""
   channels = data.STATISTICS["cifar10"]

@@ -113,7 +113,7 @@ def main():
     measure("digits", repeats),
     measure("digits", repeats, optimizer="kfac"),
     # Few layers: the shortest steps, where a loop's overhead shows most.
-    measure("mnist", repeats, fake_data=True, network="mlp", depth=14, width=256),
+    measure("mnist", repeats, fake_data=True, network="mlp", depth=14, width=128),
   ]
   worst = min(row["ratio"] for row in rows)
   verdict = record.verdict("smallest ratio to the bare step", worst, BUDGET, at_least=True)

@@ -208,7 +208,7 @@ DIGITS = Config(
   steps=200,
   augment=False,
   per_location_normalize=True,
-  evaluate_every=50,
+  evaluate_every=100,
   checkpoint_every=100,
   contrast=("mlp-eoc",),
 )
