@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from tatnet.command_line import tokens
 from tatnet.command_line.failure import CommandError
 from tatnet.command_line.options import (
   add_command,
@@ -29,12 +30,16 @@ _EXAMPLES = """examples:
   tatnet report mlp --depth 50 --width 256 --activation relu --method eoc --check
   tatnet report cifar_resnet20 --width 4 --activation tanh --method dks
   tatnet report my_model:forward --inputs images.npy
+  tatnet report transformer --depth 12 --context 128 --png tokens.png
+  tatnet report transformer-prenorm --depth 12
 
 my_model:forward is a function forward(inputs, activation) as one passes to
 hk.transform. By default the inputs are pairs of cosine similarity 0 to 0.99.
+Of transformers by name, tokens are reported block by block; for one of your own
+take tatnet.diagnostics.token_report in Python.
 
 exit codes: 0 reported; 1 the target is out of reach, or, with --check, the
-network is not well shaped; 2 bad usage or values
+network is not well shaped, or its tokens are one; 2 bad usage or values
 """
 
 
@@ -52,6 +57,7 @@ def add_parser(commands) -> None:
   )
   parser.add_argument("--activation", default="leaky_relu", help="default: %(default)s")
   add_network(parser)
+  tokens.add_sizes(parser)
   add_method(parser, "none")
   group = parser.add_argument_group("inputs").add_mutually_exclusive_group()
   group.add_argument(
@@ -78,6 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
   if arguments.png is not None and not pathlib.Path(arguments.png).absolute().parent.is_dir():
     raise CommandError(f"--png {arguments.png}: there is no such folder.")
   is_own = ":" in arguments.network
+  if not is_own and tokens.is_transformer(arguments.network):
+    return tokens.run(arguments)
+  refuse(arguments, tokens.SIZES, "a transformer.")
   if is_own:
     why = f"a named network; {arguments.network!r} is what it is."
     refuse(arguments, ("depth", "width", "version", "shortcut_weight"), why)

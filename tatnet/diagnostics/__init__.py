@@ -22,7 +22,7 @@ from tatnet.diagnostics.kernels import (
   kernel_report,
   report_figure,
 )
-from tatnet.diagnostics.tokens import TokenLayer, TokenReport, token_report
+from tatnet.diagnostics.tokens import TokenLayer, TokenReport, token_figure, token_report
 
 __all__ = [
   "InputPairs",
@@ -38,5 +38,6 @@ __all__ = [
   "linear_residual",
   "report_figure",
   "tangent_kernel",
+  "token_figure",
   "token_report",
 ]

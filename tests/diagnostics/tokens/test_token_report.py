@@ -32,10 +32,14 @@ def test_a_planned_transformer_has_the_cosines_of_its_plan():
   assert names == [f"transformer/block_{n}{end}" for n in (1, 2, 3) for end in ("/attention", "")]
   attention = report.layers[::2]
   assert [layer.planned for layer in attention] == [schedule.kernel(n) for n in range(3)]
-  for layer in attention:
+  for n, layer in enumerate(attention):
     assert layer.cosine == pytest.approx(layer.planned, abs=0.07)
     assert layer.condition == pytest.approx(1, abs=1e-3)  # orthogonal
-  assert all(layer.planned is layer.condition is None for layer in report.layers[1::2])
+    diagonal = np.diagonal(schedule[n].as_matrix(8)).mean()
+    assert layer.diagonal == pytest.approx(diagonal, abs=0.01)
+  blocks = report.layers[1::2]
+  assert [layer.planned for layer in blocks] == [schedule[1].before, schedule[2].before, None]
+  assert all(layer.diagonal is layer.condition is None for layer in blocks)
   assert report.collapse is None
   assert "tokens stay apart" in str(report)
 
@@ -79,6 +83,39 @@ def test_haikus_own_attention_with_shortcuts_and_normalisation():
     "multi_head_attention_1",
   ]
   assert all(layer.condition > 1 for layer in report.layers)
+  assert all(0 < layer.diagonal < 0.5 for layer in report.layers)
+
+
+def test_tokens_read_themselves_as_much_as_the_softmax_says():
+  """Against the weights of the same network, by hand."""
+  x = jax.random.normal(jax.random.key(3), (4, 6, 16))
+  start = tatnet.nets.SoftmaxStart()
+
+  def forward(x):
+    return tatnet.nets.ShapedAttention(2, start, causal=True)(x)
+
+  (layer,) = token_report(forward, x, seeds=1).layers
+  params = hk.transform(forward).init(jax.random.split(jax.random.key(0), 1)[0], x)
+  q, k = ((x @ params[f"attention/{name}"]["w"]).reshape(4, 6, 2, 8) for name in ("query", "key"))
+  logits = jnp.einsum("bihd,bjhd->bhij", q, k) / np.sqrt(8)
+  weights = jax.nn.softmax(jnp.where(jnp.tril(jnp.ones([6, 6], bool)), logits, -jnp.inf))
+  expected = float(jnp.diagonal(weights, axis1=-2, axis2=-1).mean())
+  assert layer.diagonal == pytest.approx(expected, abs=0.05)  # 384 signs
+
+
+def test_the_diagonal_of_what_starts_as_the_identity_is_1():
+  report, _ = report_of("transformer-shaped")
+  assert [layer.diagonal for layer in report.layers[::2]] == pytest.approx([1.0] * 3, abs=1e-5)
+
+
+def test_figure(tmp_path):
+  for name in ("transformer", "transformer-prenorm"):
+    report, _ = report_of(name, 1)
+    _, cosine, itself = tatnet.diagnostics.token_figure(report).axes
+    measured = cosine.get_lines()[0].get_ydata()
+    np.testing.assert_array_equal(measured, [layer.cosine for layer in report.layers])
+    assert len(cosine.get_lines()) == 1 + (name == "transformer")
+    assert len(itself.get_lines()[0].get_ydata()) == 3
 
 
 @pytest.mark.parametrize(
