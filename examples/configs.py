@@ -192,7 +192,7 @@ LEARNING_RATES = {
   "mnist": {"sgd": 0.01, "adam": 1e-3, "lars": 1.0, "kfac": 3e-4, "muon": 5e-3},
   "cifar10": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 3e-4, "muon": 5e-3},
   "cifar100": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 3e-4, "muon": 5e-3},
-  "text": {"sgd": 0.05, "adam": 1e-3, "lars": 1.0, "kfac": 1e-4, "muon": 5e-3},
+  "text": {"sgd": 0.05, "adam": 3e-3, "lars": 1.0, "kfac": 1e-4, "muon": 1e-2},
   "imagenet": {"sgd": 0.1, "adam": 1e-3, "lars": 4.0, "kfac": 3e-4, "muon": 5e-3},
 }
 LEARNING_RATES["folder"] = LEARNING_RATES["cifar10"]
@@ -315,17 +315,17 @@ MODIFIED_CIFAR10 = Config(
 # Tokens, and everything else that is said of a transformer, are the same for the contrasts.
 TEXT = Config(
   data="text",
-  network="transformer",
+  network="transformer-shaped",
   depth=6,
-  width=128,
+  width=64,
   heads=4,
-  context=128,
+  context=64,
   eta=0.5,
-  optimizer_settings=Optimizer("adam", warmup_steps=50),
-  batch_size=16,
-  steps=600,
-  evaluate_every=300,
-  checkpoint_every=300,
+  optimizer_settings=Optimizer("muon", warmup_steps=100),
+  batch_size=12,
+  steps=1500,
+  evaluate_every=750,
+  checkpoint_every=750,
   contrast=("transformer-prenorm", "transformer-vanilla"),
 )
 

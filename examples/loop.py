@@ -66,8 +66,7 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
       given["query_scale"] = config.query_scale
   else:
     given["dropout_rate"] = config.dropout_rate
-  # Baselines, and the networks of Hardt & Ma, have activation and shortcuts of their own.
-  if "-" not in config.network and not config.network.startswith("identity"):
+  if not _is_fixed(config):
     given |= {"activation": config.activation, "shortcut_weight": config.shortcut_weight}
     given["method"] = methods[config.method]
   network = tatnet.nets.create(config.network, num_classes, **given)
@@ -75,6 +74,14 @@ def build(config: Config, num_classes: int) -> tatnet.nets.Network:
     policy = jmp.get_policy("params=float32,compute=bfloat16,output=float32")
     hk.mixed_precision.set_policy(network.module, policy)
   return network
+
+
+def _is_fixed(config: Config) -> bool:
+  """Whether it is a baseline, or of Hardt & Ma, with activation and shortcuts of its own."""
+  _, _, baseline = config.network.partition("-")
+  if _is_transformer(config):
+    return "activation" in tatnet.nets.TRANSFORMER_BASELINES.get(baseline, {})
+  return bool(baseline) or config.network.startswith("identity")
 
 
 def _is_transformer(config: Config) -> bool:

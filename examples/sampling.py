@@ -11,11 +11,13 @@ import tatnet
 from tatnet.training import data
 
 PROMPT = "def "
-TEMPERATURE = 0.7
+LENGTH, TEMPERATURE = 400, 0.6
 
 
 def sample(network: tatnet.nets.Network, params: Any, seed: int, prompt: str = PROMPT) -> str:
-  """The prompt, and what follows it up to the network's context.
+  """The prompt, and what follows it.
+
+  Where the network's context is full, its latter half is the prompt of what follows.
 
   Args:
     network: a decoder from `tatnet.nets.create`.
@@ -32,7 +34,7 @@ def sample(network: tatnet.nets.Network, params: Any, seed: int, prompt: str = P
   apply = hk.without_apply_rng(hk.transform(forward)).apply
 
   @functools.partial(jax.jit, static_argnums=2)
-  def written(params, tokens, length):
+  def written(params, tokens, length, key):
     logits, caches = apply(params, tokens, None)
 
     def character(carry, key):
@@ -40,9 +42,15 @@ def sample(network: tatnet.nets.Network, params: Any, seed: int, prompt: str = P
       drawn = jax.random.categorical(key, logits[:, -1] / TEMPERATURE)
       return apply(params, drawn[:, None], caches), drawn
 
-    keys = jax.random.split(jax.random.key(seed), length)
+    keys = jax.random.split(key, length)
     return jax.lax.scan(character, (logits[:, -1:], caches), keys)[1]
 
-  tokens = jnp.asarray(data.encode_text(prompt)[None], jnp.int32)
-  drawn = written(params, tokens, context - len(prompt))
-  return prompt + data.decode_text(jax.device_get(drawn)[:, 0])
+  text, read = prompt, prompt
+  for key in jax.random.split(jax.random.key(seed), LENGTH):
+    tokens = jnp.asarray(data.encode_text(read)[None], jnp.int32)
+    drawn = written(params, tokens, context - len(read), key)
+    text += data.decode_text(jax.device_get(drawn)[:, 0])
+    if len(text) >= LENGTH:
+      break
+    read = text[-max(1, context // 2) :]
+  return text[:LENGTH]

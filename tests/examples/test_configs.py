@@ -76,7 +76,22 @@ def test_text_ends_with_bits_and_a_sample(example, tmp_path, capsys):
   assert f"{row.result.loss / np.log(2):.3f} bits per character" in said
   written = (tmp_path / "run" / "sample.txt").read_text()
   assert written.startswith("def ")
-  assert len(written) == 16
+  assert len(written) == 400
+
+
+def test_baselines_of_transformers_take_a_method_unless_they_bring_an_activation(example):
+  import loop
+
+  config = example.CONFIGS["digits-vit"][1]
+  slopes = [
+    loop.build(
+      config.replaced(network="vision_transformer-shaped", eta=eta).resolved(), 10
+    ).activation.negative_slope
+    for eta in (0.5, 0.7)
+  ]
+  assert slopes[0] > slopes[1]  # nearer to the identity, where eta is small
+  prenorm = config.replaced(network="vision_transformer-prenorm", eta=0.7).resolved()
+  assert loop.build(prenorm, 10).activation is jax.nn.gelu
 
 
 def test_queries_of_zero_are_not_for_kfac(example):
