@@ -39,7 +39,8 @@ def is_transformer(name: str) -> bool:
 
 def run(arguments: argparse.Namespace) -> int:
   """Reports on a named transformer."""
-  from tatnet import AttentionSchedule, diagnostics
+  from tatnet import diagnostics
+  from tatnet.attention.schedule import AttentionSchedule
 
   refuse(arguments, ("version",), "a ResNet.")
   network = _network(arguments)

@@ -1,22 +1,31 @@
 """`trace` and `trace_apply`: from a model to its topology."""
 
-import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tatnet.network.nodes import Topology
 from tatnet.tracing import attention
-from tatnet.tracing import axes as axis_labels
+from tatnet.tracing.arguments import (
+  abstract_of,
+  arrays_of,
+  as_input,
+  as_parameter,
+  check_arguments,
+  check_arrays,
+  leaves_of,
+  name_of,
+  running_statistics,
+  takes_activation,
+)
 from tatnet.tracing.initial_values import uniform_outputs
-from tatnet.tracing.program import Equation, Reader, constant
+from tatnet.tracing.program import Equation, Reader
 from tatnet.tracing.rules import RULES, activation, unknown
 from tatnet.tracing.signals import linear
-from tatnet.tracing.values import Data, Known, Signal, Statistic, Unreadable, Value, Weights
+from tatnet.tracing.values import Data, Signal, Statistic, Unreadable, Value, Weights
 
 
 def placeholder(x: jax.Array) -> jax.Array:
@@ -107,23 +116,23 @@ def trace(forward: Callable, *inputs: Any, **kwargs: Any) -> Topology:
       f"trace got {forward!r}; expected the function before hk.transform. For a transformed or any"
       " other pure function use tatnet.trace_apply(apply, params, *inputs)."
     )
-  if _takes_activation(forward):
+  if takes_activation(forward):
     kwargs = {"activation": placeholder, **kwargs}
-  _check_arguments(forward, inputs, kwargs)
-  _check_arrays("trace", inputs)
-  arrays, inputs_of = _arrays(inputs)
+  check_arguments(forward, inputs, kwargs)
+  check_arrays("trace", inputs)
+  arrays, inputs_of = arrays_of(inputs)
   network = hk.transform_with_state(lambda *args: forward(*inputs_of(args), **kwargs))
 
   def read(wide: bool) -> Topology:
     key = jax.random.key(0)
-    abstract = _abstract(arrays, wide)
+    abstract = abstract_of(arrays, wide)
     program, shapes = jax.make_jaxpr(network.init, return_shape=True)(key, *abstract)
     starts = uniform_outputs(program)
     values = [
       Data("state", size=math.prod(leaf.shape))
       if path[0].idx == 1
-      else Weights(frozenset({_name(path[1:])}), start, size=math.prod(leaf.shape))
-      for (path, leaf), start in zip(_leaves(shapes), starts, strict=True)
+      else Weights(frozenset({name_of(path[1:])}), start, size=math.prod(leaf.shape))
+      for (path, leaf), start in zip(leaves_of(shapes), starts, strict=True)
     ]
 
     def apply(parameters, *args):
@@ -172,18 +181,18 @@ def trace_apply(
   """
   if not callable(apply):
     raise TypeError(f"trace_apply got {apply!r}; expected a function apply(params, *inputs).")
-  _check_arrays("trace_apply", inputs)
-  options = {"activation": placeholder, **kwargs} if _takes_activation(apply) else kwargs
-  parameters, parameters_of = _arrays(params)
-  arrays, inputs_of = _arrays(inputs)
-  statistics = _running_statistics(params)
-  values = [_parameter(_name(path), leaf, statistics) for path, leaf in _leaves(params)]
+  check_arrays("trace_apply", inputs)
+  options = {"activation": placeholder, **kwargs} if takes_activation(apply) else kwargs
+  parameters, parameters_of = arrays_of(params)
+  arrays, inputs_of = arrays_of(inputs)
+  statistics = running_statistics(params)
+  values = [as_parameter(name_of(path), leaf, statistics) for path, leaf in leaves_of(params)]
 
   def call(parameters, *arrays):
     return apply(parameters_of(parameters), *inputs_of(arrays), **options)
 
   def read(wide: bool) -> Topology:
-    return _read(call, _abstract(parameters, wide), values, _abstract(arrays, wide), batch_axis)
+    return _read(call, abstract_of(parameters, wide), values, abstract_of(arrays, wide), batch_axis)
 
   return _in_double_precision(read)
 
@@ -205,7 +214,7 @@ def _read(apply, params, values: list[Value], inputs, batch_axis: int | None) ->
   def interpret() -> Topology:
     reader = Reader(RULES, unknown, {_MARKER: activation, **attention.CALLS})
     arguments = [
-      _input(reader, f"input {number}", leaf, batch_axis)
+      as_input(reader, f"input {number}", leaf, batch_axis)
       for number, leaf in enumerate(jax.tree.leaves(inputs))
     ]
     outputs = reader.run(program, [*values, *arguments])
@@ -243,123 +252,3 @@ def _topology(reader: Reader, outputs: list[Value]) -> Topology:
     scales = (node.made_with, value.coefficient)
     network.consume_sum(node, min(scales, key=lambda s: abs(abs(s) - 1)), seen.tolerance)
   return network.topology(node)
-
-
-def _input(reader: Reader, name: str, leaf: Any, batch_axis: int | None) -> Value:
-  rank = len(leaf.shape)
-  if jnp.issubdtype(leaf.dtype, jnp.floating):
-    return Signal(reader.network.input(name), 1.0, axis_labels.of_input(rank, batch_axis))
-  if jnp.issubdtype(leaf.dtype, jnp.integer):
-    return Data("input", name=name)
-  # Masks of what is there: all of it is.
-  return Known(1.0) if rank and leaf.dtype == bool else Data()
-
-
-def _parameter(name: str, leaf: Any, statistics: set[str]) -> Value:
-  if name in statistics:
-    return Data("state", size=math.prod(leaf.shape))
-  size, leaves = math.prod(leaf.shape), frozenset({name})
-  if not jnp.issubdtype(leaf.dtype, jnp.floating):
-    # Counters and random keys, or weights that are kept as integers.
-    is_weight = jnp.issubdtype(leaf.dtype, jnp.integer) and len(leaf.shape) > 1
-    return Weights(leaves, certain=False, size=size, is_integer=True) if is_weight else Data()
-  if isinstance(leaf, jax.ShapeDtypeStruct):
-    return Weights(leaves, certain=False, size=size)
-  array = np.asarray(leaf, np.float64)
-  return Weights(leaves, getattr(constant(array), "value", None), size=size, array=array)
-
-
-def _running_statistics(params: Any) -> set[str]:
-  """Names of the leaves that hold running statistics of a batch normalisation.
-
-  Flax linen keeps them in the collection "batch_stats", Flax NNX in variables of
-  type BatchStat, Equinox in its State, Haiku in modules called "mean_ema" and "var_ema".
-  """
-
-  def is_statistic(node):
-    library = type(node).__module__.split(".")[0]
-    return (library, type(node).__name__) in (("flax", "BatchStat"), ("equinox", "State"))
-
-  names = {_name(path) for path, _ in _leaves(params)}
-  found = {n for n in names if {"batch_stats", "mean_ema", "var_ema"} & set(n.split("/"))}
-  for path, node in jax.tree_util.tree_flatten_with_path(params, is_leaf=is_statistic)[0]:
-    if is_statistic(node):
-      found |= {"/".join((_name(path), _name(inner))) for inner, _ in _leaves(node)}
-  return found
-
-
-def _arrays(tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:
-  """The arrays in a tree, and a function that puts others in their place.
-
-  What is no array, such as a flag or a function, stays what it is.
-  """
-  leaves, structure = jax.tree.flatten(tree)
-
-  def tree_of(arrays):
-    rest = iter(arrays)
-    return structure.unflatten([next(rest) if _is_array(leaf) else leaf for leaf in leaves])
-
-  return [leaf for leaf in leaves if _is_array(leaf)], tree_of
-
-
-def _is_array(leaf: Any) -> bool:
-  return hasattr(leaf, "shape") and hasattr(leaf, "dtype")
-
-
-def _abstract(arrays: Sequence[Any], wide: bool) -> list[jax.ShapeDtypeStruct]:
-  """Shapes of arrays; floats of 32 bits become 64 bits if asked."""
-
-  def shape_of(leaf):
-    dtype = jnp.float64 if wide and leaf.dtype == jnp.float32 else leaf.dtype
-    return jax.ShapeDtypeStruct(leaf.shape, dtype, sharding=_mesh_sharding(leaf))
-
-  return [shape_of(leaf) for leaf in arrays]
-
-
-def _mesh_sharding(leaf: Any) -> Any:
-  """How an array lies on a mesh, which a model for explicit axes asks of its inputs."""
-  sharding = getattr(leaf, "sharding", None)
-  return sharding if isinstance(sharding, jax.sharding.NamedSharding) else None
-
-
-def _leaves(tree: Any) -> list[tuple[Any, Any]]:
-  """Paths and arrays."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return [(path, leaf) for path, leaf in leaves if _is_array(leaf)]
-
-
-def _name(path) -> str:
-  return "/".join(str(getattr(k, "key", getattr(k, "name", getattr(k, "idx", k)))) for k in path)
-
-
-def _check_arguments(function: Callable, inputs: tuple, kwargs: dict[str, Any]) -> None:
-  """Raises TypeError where the function could not be called."""
-  try:
-    signature = inspect.signature(function)
-  except (TypeError, ValueError):  # it does not tell
-    return
-  try:
-    signature.bind(*inputs, **kwargs)
-  except TypeError as error:
-    raise TypeError(
-      f"trace cannot call {getattr(function, '__name__', function)}{signature}: {error}. Expected the"
-      " inputs in their order, the activation under the name 'activation', which trace passes by"
-      " itself, and other arguments by keyword: trace(forward, inputs, is_training=True)."
-    ) from None
-
-
-def _check_arrays(name: str, inputs: tuple) -> None:
-  """Raises TypeError for inputs such as a bare shape."""
-  if inputs and not any(map(_is_array, jax.tree.leaves(inputs))):
-    raise TypeError(
-      f"{name} got {', '.join(map(repr, inputs))}; expected arrays, or their shapes and dtypes:"
-      " jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)."
-    )
-
-
-def _takes_activation(function: Callable) -> bool:
-  try:
-    parameters = inspect.signature(function).parameters
-  except (TypeError, ValueError):
-    return False
-  return "activation" in parameters

@@ -179,9 +179,8 @@ def step(w, x, activation):
 
 def cases(w, x, activation):
   x = x @ w[0]
-  x = jnp.select(
-    [x > 1, x > 0], [jnp.tanh(x), x]
-  )  # here: conditions side by side: nested jnp.where
+  where, what = [x > 1, x > 0], [jnp.tanh(x), x]
+  x = jnp.select(where, what)  # here: conditions side by side: nested jnp.where
   return x @ w[1]
 
 
