@@ -47,7 +47,7 @@ SCHEMES = {
 ETAS = (0.5, 0.7, 0.9)
 RATES = {
   "adam": (3e-4, 1e-3, 3e-3, 1e-2),
-  "muon": (3e-3, 1e-2, 3e-2, 1e-1),
+  "muon": (1e-3, 3e-3, 1e-2, 3e-2),
   "kfac": (1e-4, 3e-4, 1e-3, 3e-3),
   "adaptive-kfac": (0.0,),
 }
