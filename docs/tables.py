@@ -67,8 +67,17 @@ def adaptive_kfac_rivals() -> Iterator[str]:
     yield f"| {name} | {setting} | {row['losses'][-1]:.2g} |"
 
 
+def transformers_digits() -> Iterator[str]:
+  """Vision transformers on the digits."""
+  from transformers import table  # of the benchmarks
+
+  rows = rows_of("transformers_digits")
+  for depth in sorted({row["depth"] for row in rows}):
+    yield from table("digits", rows, depth)
+
+
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-  function.__name__: function for function in (adaptive_kfac, adaptive_kfac_rivals)
+  function.__name__: function for function in (adaptive_kfac, adaptive_kfac_rivals, transformers_digits)
 }
 
 
