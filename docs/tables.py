@@ -77,7 +77,8 @@ def transformers_digits() -> Iterator[str]:
 
 
 TABLES: dict[str, Callable[[], Iterator[str]]] = {
-  function.__name__: function for function in (adaptive_kfac, adaptive_kfac_rivals, transformers_digits)
+  function.__name__: function
+  for function in (adaptive_kfac, adaptive_kfac_rivals, transformers_digits)
 }
 
 

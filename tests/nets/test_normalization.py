@@ -10,6 +10,8 @@ import pytest
 
 import tatnet
 
+pytestmark = pytest.mark.filterwarnings("ignore:Version 1 with shortcut_weight")
+
 IMAGES = np.random.default_rng(0).normal(size=(6, 4, 4, 3)).astype(np.float32)
 FAST_COMPILATION = {"xla_backend_optimization_level": 0}
 close = np.testing.assert_allclose
