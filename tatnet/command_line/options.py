@@ -5,6 +5,8 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from tatnet.command_line.failure import CommandError
 from tatnet.layer.record import TransformedActivation, as_transformed
 from tatnet.network.nodes import Topology
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 _METHODS = {"tat": TAT, "dks": DKS, "eoc": EOC}
 _SIZES = ("depth", "width", "version")
+_NUMBERS = ("eta", "tau", "zeta", "q_slope", "sigma_b")
 _DEEPEST = 10_000
 
 
@@ -60,9 +63,7 @@ def method_of(arguments: argparse.Namespace) -> Method | None:
   kind = _METHODS.get(arguments.method)
   fields = inspect.signature(kind).parameters if kind else {}
   given = {
-    name: getattr(arguments, name)
-    for name in ("eta", "tau", "zeta", "q_slope", "sigma_b")
-    if getattr(arguments, name) is not None
+    name: getattr(arguments, name) for name in _NUMBERS if getattr(arguments, name) is not None
   }
   for name in given:
     if name not in fields:
@@ -81,6 +82,22 @@ def method_of(arguments: argparse.Namespace) -> Method | None:
         f"{flag(name)} changes nothing for {arguments.activation!r}, which takes {instead}."
       )
   return kind(**given) if kind else None
+
+
+def names_a_target(arguments: argparse.Namespace) -> bool:
+  """Whether a method other than TAT is asked for, or one of a method's numbers is given."""
+  others = arguments.method not in ("tat", "none")
+  return others or any(getattr(arguments, name) is not None for name in _NUMBERS)
+
+
+def loaded(path: str, dtype: type) -> np.ndarray:
+  """The array of --inputs."""
+  try:
+    return np.load(path).astype(dtype)
+  except (OSError, ValueError, EOFError, AttributeError) as error:
+    raise CommandError(
+      f"--inputs {path}: {error}; expected one array, as np.save writes it."
+    ) from error
 
 
 def check_depth(depth: int | None) -> None:

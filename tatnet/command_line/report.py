@@ -15,6 +15,7 @@ from tatnet.command_line.options import (
   add_command,
   add_method,
   add_network,
+  loaded,
   method_of,
   named_network,
   refuse,
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     raise CommandError(f"--png {arguments.png}: there is no such folder.")
   is_own = ":" in arguments.network
   if not is_own and tokens.is_transformer(arguments.network):
-    return tokens.run(arguments)
+    return tokens.run(arguments, method)
   refuse(arguments, tokens.SIZES, "a transformer.")
   if is_own:
     why = f"a named network; {arguments.network!r} is what it is."
@@ -130,12 +131,7 @@ def _inputs(arguments: argparse.Namespace, is_own: bool):
   from tatnet.diagnostics import input_pairs
 
   if arguments.inputs is not None:
-    try:
-      return np.load(arguments.inputs).astype(np.float32)
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-      raise CommandError(
-        f"--inputs {arguments.inputs}: {error}; expected one array, as np.save writes it."
-      ) from error
+    return loaded(arguments.inputs, np.float32)
   shape = arguments.input_shape
   if shape is None:
     if is_own:

@@ -1,9 +1,7 @@
 """``tatnet report`` for transformers: tokens block by block."""
 
 import argparse
-import inspect
 import math
-import pathlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from tatnet.command_line.failure import CommandError
-from tatnet.command_line.options import check_depth, flag, method_of, refuse
+from tatnet.command_line.options import check_depth, flag, loaded, names_a_target, refuse
+from tatnet.shaping.method import Method
 
 if TYPE_CHECKING:
   from tatnet.nets import Network
@@ -37,13 +36,13 @@ def is_transformer(name: str) -> bool:
   return name.partition("-")[0] in nets.TRANSFORMERS
 
 
-def run(arguments: argparse.Namespace) -> int:
-  """Reports on a named transformer."""
+def run(arguments: argparse.Namespace, method: Method | None) -> int:
+  """Reports on a named transformer, whose activation is shaped by the method."""
   from tatnet import diagnostics
   from tatnet.attention.schedule import AttentionSchedule
 
   refuse(arguments, ("version",), "a ResNet.")
-  network = _network(arguments)
+  network = _network(arguments, method)
   schedule = network.options["attention"]
   report = diagnostics.token_report(
     lambda inputs: network.forward(inputs, network.activation),
@@ -53,11 +52,11 @@ def run(arguments: argparse.Namespace) -> int:
   )
   sys.stdout.write(f"{report}\n")
   if arguments.png is not None:
-    diagnostics.token_figure(report).savefig(pathlib.Path(arguments.png), dpi=100, format="png")
+    diagnostics.token_figure(report).savefig(arguments.png, dpi=100, format="png")
   return 1 if arguments.check and report.collapse is not None else 0
 
 
-def _network(arguments: argparse.Namespace) -> "Network":
+def _network(arguments: argparse.Namespace, method: Method | None) -> "Network":
   from tatnet import nets
 
   name = arguments.network
@@ -76,11 +75,10 @@ def _network(arguments: argparse.Namespace) -> "Network":
   own = nets.TRANSFORMER_BASELINES.get(baseline, {})
   if "activation" not in own:
     options["activation"] = arguments.activation
-    method = method_of(arguments)
     # Without a number for it, the network's own target: 0.9 is out of a shallow transformer's reach.
-    if method is None or _is_given(arguments) or arguments.activation != "leaky_relu":
+    if method is None or names_a_target(arguments) or arguments.activation != "leaky_relu":
       options["method"] = method
-  elif _is_given(arguments):
+  elif names_a_target(arguments):
     raise CommandError(f"{name!r} brings its activation along, to which no method goes.")
   if arguments.shortcut_weight is not None:
     options["shortcut_weight"] = arguments.shortcut_weight
@@ -90,27 +88,16 @@ def _network(arguments: argparse.Namespace) -> "Network":
     raise CommandError(str(error), code=1) from error
 
 
-def _is_given(arguments: argparse.Namespace) -> bool:
-  numbers = ("eta", "tau", "zeta", "q_slope", "sigma_b")
-  return arguments.method not in ("tat", "none") or any(
-    getattr(arguments, name) is not None for name in numbers
-  )
-
-
 def _inputs(network: "Network", arguments: argparse.Namespace) -> jax.Array:
   """The user's, or random characters and pixels."""
+  has_pixels = "patch" in network.options
   if arguments.inputs is not None:
-    try:
-      return jnp.asarray(np.load(arguments.inputs))
-    except (OSError, ValueError, EOFError, AttributeError) as error:
-      raise CommandError(
-        f"--inputs {arguments.inputs}: {error}; expected one array, as np.save writes it."
-      ) from error
+    return jnp.asarray(loaded(arguments.inputs, np.float32 if has_pixels else np.int32))
   if arguments.input_shape is not None:
     known = ", ".join(map(flag, ("context", "patch")))
     raise CommandError(f"--input-shape with a transformer, whose sizes are {known}.")
   key, context = jax.random.key(0), network.options["context"]
-  if "patch" not in inspect.signature(network.module).parameters:
+  if not has_pixels:
     return jax.random.randint(key, (_BATCH, context), 0, _CLASSES)
   side = math.isqrt(context)
   if side**2 != context:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tatnet.diagnostics.canvas import canvas
 from tatnet.diagnostics.kernels.record import KernelReport
 
 if TYPE_CHECKING:
@@ -33,13 +34,7 @@ def report_figure(report: KernelReport) -> "Figure":
     >>> len(tatnet.diagnostics.report_figure(report).axes)
     5
   """
-  try:
-    from matplotlib.figure import Figure
-  except ImportError as error:
-    raise ImportError(
-      "report_figure needs matplotlib, which is not installed: pip install matplotlib."
-    ) from error
-  figure = Figure(figsize=(10, 7.5), layout="constrained")
+  figure = canvas("report_figure", (10, 7.5))
   panels = figure.subplots(2, 2)
   _global_map(panels[0, 0], report)
   _by_depth(panels[0, 1], report)

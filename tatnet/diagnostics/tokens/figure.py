@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from tatnet.diagnostics.canvas import canvas
 from tatnet.diagnostics.tokens.report import TokenReport
 
 if TYPE_CHECKING:
@@ -31,13 +32,7 @@ def token_figure(report: TokenReport) -> "Figure":
     >>> len(tatnet.diagnostics.token_figure(report).axes)
     3
   """
-  try:
-    from matplotlib.figure import Figure
-  except ImportError as error:
-    raise ImportError(
-      "token_figure needs matplotlib, which is not installed: pip install matplotlib."
-    ) from error
-  figure = Figure(figsize=(11, 3.8), layout="constrained")
+  figure = canvas("token_figure", (11, 3.8))
   panels = figure.subplots(1, 3)
   places = range(1, len(report.layers) + 1)
   q = [layer.q for layer in report.layers]
