@@ -30,6 +30,7 @@ from problems import prepare_digits_images
 import tatnet
 from tatnet import training
 from tatnet.training import data
+from tatnet.training.optimizers import gains_apart
 
 TUNING_SEED, LAST = 100, 20
 # By name: the network's baseline, and whether eta shapes it.
@@ -110,9 +111,9 @@ def optimizer_of(name: str):
   """An optimiser whose learning rate is an argument of its update: see `Trainer.step`."""
   if name == "kfac":
     make = functools.partial(tatnet.kfac, damping=1e-2, inverse_every=5, momentum=0.9)
-    return optax.inject_hyperparams(make)(learning_rate=0.0)
+    return gains_apart(optax.inject_hyperparams(make)(learning_rate=0.0), optax.adam(1e-3))
   if name == "adaptive-kfac":
-    return tatnet.adaptive_kfac()
+    return gains_apart(tatnet.adaptive_kfac(), optax.adam(1e-3))
   settings = training.OptimizerSettings(name, 1.0, schedule="constant")
   return optax.chain(optax.clip_by_global_norm(1.0), training.make_optimizer(settings, 1))
 
@@ -130,7 +131,9 @@ class Trainer:
     self.task, self.name = task, optimizer
     self.network = tatnet.nets.create(task.network + baseline, task.classes, **options)
     self.optimizer = optax.with_extra_args_support(optimizer_of(optimizer))
-    self.evaluate = tatnet.value_grad_and_factors(self.network, task.loss, sharing="expand")
+    self.evaluate = tatnet.value_grad_and_factors(
+      self.network, task.loss, sharing="expand", uncovered="identity"
+    )
 
   @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
   def step(self, params, state, rate, key, x, y):
@@ -143,7 +146,7 @@ class Trainer:
     else:
       loss, gradients = jax.value_and_grad(self.loss)(params, x, y)
     if self.name == "kfac":
-      state = state._replace(hyperparams={**state.hyperparams, "learning_rate": rate})
+      state = optax.tree.set(state, learning_rate=rate)
     updates, state = self.optimizer.update(gradients, state, params, **extra)
     if self.name not in OF_FACTORS:
       updates = jax.tree.map(lambda update: rate * update, updates)
@@ -217,7 +220,7 @@ def measured(
 
 
 def cell(task: str, row: dict) -> str:
-  """Mean and spread over the seeds, the rate, and milliseconds of a step."""
+  """Mean and spread over the seeds, and the rate."""
   if task == "text":
     values = [run["test_loss"] / math.log(2) for run in row["runs"]]
   else:

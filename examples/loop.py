@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import tatnet
 from tatnet import training
+from tatnet.training.optimizers import gains_apart
 
 
 class Parts(NamedTuple):
@@ -99,15 +100,7 @@ def optimizer_of(config: Config, mesh: jax.sharding.Mesh) -> optax.GradientTrans
   if not (_is_transformer(config) and _by_kfac(config)):
     return made
   adam = dataclasses.replace(settings, name="adam", learning_rate=1e-3, weight_decay=0.0)
-  parts = {"layers": made, "gains": training.make_optimizer(adam, config.steps)}
-
-  def labels(params):
-    return {
-      layer: {name: "gains" if name.endswith("_gain") else "layers" for name in arrays}
-      for layer, arrays in params.items()
-    }
-
-  return optax.with_extra_args_support(optax.partition(parts, labels))
+  return gains_apart(made, training.make_optimizer(adam, config.steps))
 
 
 def loss_of(config: Config) -> tatnet.optim.Loss:

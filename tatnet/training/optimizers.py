@@ -230,6 +230,33 @@ def make_optimizer(
   return optax.with_extra_args_support(made)
 
 
+def gains_apart(
+  layers: optax.GradientTransformation, gains: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+  """K-FAC for the layers of a transformer in Haiku, and another optimiser for attention's gains, which are none.
+
+  Args:
+    layers: K-FAC.
+    gains: of the parameters of `tatnet.nets.ShapedAttention` that are called gains.
+
+  Returns:
+    An Optax optimiser; what evaluates factors for it wants ``uncovered="identity"``.
+
+  Example:
+    >>> from tatnet.training.optimizers import gains_apart
+    >>> optimizer = gains_apart(tatnet.kfac(1e-3), optax.adam(1e-3))
+  """
+
+  def labels(params):
+    return {
+      layer: {name: "gains" if name.endswith("_gain") else "layers" for name in arrays}
+      for layer, arrays in params.items()
+    }
+
+  both = optax.partition({"layers": layers, "gains": gains}, labels)
+  return optax.with_extra_args_support(both)
+
+
 def _as_matrices(params: Any) -> Any:
   """Which axes Muon orthogonalises: kernels are matrices from all inputs to outputs."""
 
